@@ -1,0 +1,16 @@
+"""Where a checkpoint comes from, what it must hold, and what may not be trusted."""
+
+from vpt_gym.weights.checkpoint import Checkpoint, LoadReport, load_checkpoint
+from vpt_gym.weights.names import TensorSpec, table
+from vpt_gym.weights.source import ResolvedSource, Untrained, resolve
+
+__all__ = [
+    "Checkpoint",
+    "LoadReport",
+    "ResolvedSource",
+    "TensorSpec",
+    "Untrained",
+    "load_checkpoint",
+    "resolve",
+    "table",
+]

@@ -1,0 +1,62 @@
+"""The architecture as a checkpoint's companion file declares it: MineStudio's `config.json`, OpenAI's `.model`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+from vpt_gym.errors import WeightsError
+from vpt_gym.weights.files import check_is_data
+from vpt_gym.weights.pickles import plain_data
+
+__all__ = ["read_declared"]
+
+_LARGEST = 2**20
+_IN_MODEL = ("model", "args", "net", "args")
+_IN_CONFIG = ("policy_kwargs",)
+
+
+def read_declared(path: Path) -> Mapping[str, object]:
+    """Read the keyword arguments of MinecraftPolicy from a `config.json` or a `.model`.
+
+    Args:
+        path: the file. The format goes by its name: JSON for `.json`, a pickle for anything else.
+
+    Returns:
+        The arguments; empty for a JSON file that says nothing about the network.
+
+    Raises:
+        WeightsError: the file is not of its format, is untrustworthy, or its arguments are not where they belong.
+    """
+    check_is_data(path)
+    if path.stat().st_size > _LARGEST:
+        raise WeightsError(
+            f"{path} has {path.stat().st_size:,} bytes, and a description of a network has a few thousand: "
+            "name the right file, or move it aside, since the tensors tell as much."
+        )
+    content = path.read_bytes()
+    if path.suffix != ".json":
+        return _arguments(path, plain_data(path, content), _IN_MODEL)
+    try:
+        data = json.loads(content)
+    except (ValueError, RecursionError) as error:
+        raise WeightsError(
+            f"{path} is not JSON ({error}): get it again from its source, or move it aside, since the "
+            "architecture is also read from the tensors."
+        ) from error
+    if isinstance(data, dict) and _IN_CONFIG[0] not in data:
+        return {}
+    return _arguments(path, data, _IN_CONFIG)
+
+
+def _arguments(path: Path, data: object, keys: tuple[str, ...]) -> Mapping[str, object]:
+    for key in keys:
+        data = data.get(key) if isinstance(data, dict) else None
+    if not isinstance(data, dict):
+        where = "".join(f"[{key!r}]" for key in keys)
+        raise WeightsError(
+            f"{path} holds no dict of network arguments at {where}: name the description that belongs to "
+            "the weights, or move it aside, since the tensors tell as much."
+        )
+    return {str(key): value for key, value in data.items()}

@@ -1,0 +1,175 @@
+"""From a source string to files on this machine, or to the request for untrained weights. No tensor is read here."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Hashable
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import parse_qsl
+
+from vpt_gym.config import PRESETS
+from vpt_gym.errors import WeightsError
+from vpt_gym.weights.hub import fetch
+
+__all__ = ["ResolvedSource", "Untrained", "resolve"]
+
+CONFIG_FILE = "config.json"
+WEIGHTS_FILE = "model.safetensors"
+_WEIGHTS_SUFFIXES = (".safetensors", ".weights", ".ckpt")
+_SUFFIXES_OF_PATHS = (*_WEIGHTS_SUFFIXES, ".model", ".json", ".pt", ".pth", ".bin", ".pkl", ".zip")
+_HUB_ID = re.compile(r"(?P<repo>[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)(@(?P<revision>[^@\s]+))?")
+_LARGEST_SEED = 2**63 - 1
+_FORMS = (
+    "a hub repository (owner/name or owner/name@revision), a folder with model.safetensors, a .safetensors, .weights "
+    "or .ckpt file, or random:<preset>"
+)
+
+
+@dataclass(frozen=True)
+class Untrained:
+    """Weights drawn at random, because the source asked for them by name."""
+
+    preset: str
+    seed: int
+
+
+@dataclass(frozen=True)
+class ResolvedSource:
+    """A source whose files lie on this machine; nothing has been read from them yet.
+
+    Attributes:
+        source: the string that the user gave.
+        weights: file that holds the tensors, or None for untrained weights.
+        declared: file that describes the architecture (`config.json` or `.model`), or None where there is none.
+        untrained: preset and seed, or None where there are files.
+        identity: equal for two sources that lead to the same bytes: path, time of change and size of each file, or
+            preset and seed. Hashable, so that loaded weights can be shared inside a process.
+    """
+
+    source: str
+    weights: Path | None
+    declared: Path | None
+    untrained: Untrained | None
+    identity: Hashable
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """The files that will be read, tensors first."""
+        return tuple(path for path in (self.weights, self.declared) if path is not None)
+
+
+def resolve(source: str) -> ResolvedSource:
+    """Find, and for a hub repository download, the files of a source.
+
+    Args:
+        source: a hub repository (`owner/name`, `owner/name@revision`); a folder with `model.safetensors` and perhaps
+            `config.json`; a `.safetensors` file; an OpenAI `.weights` file, described by the `.model` of the same name
+            beside it or by `?model=PATH`; a Lightning `.ckpt` of MineStudio; `random:<preset>`, perhaps with `?seed=N`.
+
+    Returns:
+        The files, and an identity under which loaded weights can be shared.
+
+    Raises:
+        WeightsError: the string is none of these, or what it names cannot be found or downloaded.
+    """
+    if not isinstance(source, str):
+        raise WeightsError(f"A source of weights is a string, not {type(source).__name__}: give {_FORMS}.")
+    if source.startswith("random:"):
+        return _untrained(source)
+    path = Path(source).expanduser()
+    if source and path.exists():
+        return _local(source, path, None)
+    name, question_mark, query = source.partition("?")
+    path = Path(name).expanduser()
+    if question_mark and name and path.exists():
+        return _local(source, path, _model_of(source, path, query))
+    if question_mark or not source.strip():
+        raise WeightsError(f"{source!r} names no weights: give {_FORMS}.")
+    if _looks_like_path(source):
+        raise WeightsError(
+            f"{source!r} looks like a path, but no file or folder is there: check the spelling, or give {_FORMS}."
+        )
+    repository = _HUB_ID.fullmatch(source)
+    if repository is None:
+        raise WeightsError(f"{source!r} is neither an existing file or folder nor a hub repository: give {_FORMS}.")
+    weights, declared = fetch(repository["repo"], repository["revision"], WEIGHTS_FILE, CONFIG_FILE)
+    return _from_files(source, weights, declared)
+
+
+def _untrained(source: str) -> ResolvedSource:
+    preset, question_mark, query = source.removeprefix("random:").partition("?")
+    if preset not in PRESETS:
+        raise WeightsError(f"{source!r} asks for the unknown preset {preset!r}: choose from {', '.join(PRESETS)}.")
+    seed = 0
+    if question_mark:
+        pairs = parse_qsl(query, keep_blank_values=True)
+        if [key for key, _ in pairs] != ["seed"]:
+            raise WeightsError(
+                f"{source!r} has the unknown option {query!r}: the one option is seed, as in random:{preset}?seed=1."
+            )
+        text = pairs[0][1]
+        if not (text.isascii() and text.isdigit() and int(text) <= _LARGEST_SEED):
+            raise WeightsError(f"{source!r} has the seed {text!r}: a seed is a whole number from 0 to {_LARGEST_SEED}.")
+        seed = int(text)
+    return ResolvedSource(source, None, None, Untrained(preset, seed), ("random", preset, seed))
+
+
+def _looks_like_path(source: str) -> bool:
+    first_part, _, rest = source.partition("@")[0].partition("/")
+    return (
+        source.startswith((".", "/", "~"))
+        or "\\" in source
+        or not rest
+        or "/" in rest
+        or rest.lower().endswith(_SUFFIXES_OF_PATHS)
+        or not first_part
+    )
+
+
+def _model_of(source: str, weights: Path, query: str) -> Path:
+    pairs = parse_qsl(query, keep_blank_values=True)
+    if [key for key, _ in pairs] != ["model"] or weights.suffix != ".weights":
+        raise WeightsError(
+            f"{source!r} has the unknown option {query!r}: the one option of a file is ?model=PATH, for "
+            "the .model that describes an OpenAI .weights file."
+        )
+    model = Path(pairs[0][1]).expanduser()
+    if not model.is_file():
+        raise WeightsError(
+            f"{source!r} names the description {str(model)!r}, but no such file is there: correct it, "
+            "or leave ?model= out, since the architecture is also read from the tensors."
+        )
+    return model
+
+
+def _local(source: str, path: Path, model: Path | None) -> ResolvedSource:
+    if path.is_dir():
+        weights = path / WEIGHTS_FILE
+        if not weights.is_file():
+            found = sorted(entry.name for entry in path.iterdir() if entry.suffix in _WEIGHTS_SUFFIXES)
+            remedy = f"it has {', '.join(found[:5])}: name the file itself" if found else "name a folder that has one"
+            raise WeightsError(f"The folder {str(path)!r} holds no {WEIGHTS_FILE}; {remedy}.")
+    else:
+        weights = path
+        if path.suffix == ".model":
+            raise WeightsError(f"{str(path)!r} describes a network and holds no weights: name the .weights file.")
+        if path.suffix not in _WEIGHTS_SUFFIXES:
+            raise WeightsError(
+                f"{str(path)!r} ends in none of {', '.join(_WEIGHTS_SUFFIXES)}: give it the ending of "
+                "what it is, so that it can be read as that."
+            )
+    if model is None:
+        # A config.json belongs to the model.safetensors beside it, a .model to the .weights of its own name; any other
+        # neighbour may describe another network.
+        beside = weights.with_suffix(".model") if weights.suffix == ".weights" else weights.with_name(CONFIG_FILE)
+        if beside.is_file() and (weights.suffix == ".weights" or weights.name == WEIGHTS_FILE):
+            model = beside
+    return _from_files(source, weights, model)
+
+
+def _from_files(source: str, weights: Path, declared: Path | None) -> ResolvedSource:
+    files = [path.absolute() for path in (weights, declared) if path is not None]
+    stats = [path.stat() for path in files]
+    identity = tuple((str(path), stat.st_mtime_ns, stat.st_size) for path, stat in zip(files, stats, strict=True))
+    return ResolvedSource(source, files[0], files[1] if declared is not None else None, None, identity)
