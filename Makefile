@@ -1,0 +1,98 @@
+# Everything a newcomer types. Needs make, Python 3.10 or newer and a package index; see `make help`.
+
+PYTHON ?= python3
+VENV ?= .venv
+PINS ?= requirements/tested.txt
+ARGS ?=
+
+# What `make demo` trains, and where it writes. `make demo DEMO="..."` trains something else.
+DEMO ?= VizdoomBasic-v1 --encoder random:tiny --env-arg frame_skip=4 --n-envs 8
+RUN := runs/demo-$(shell date +%Y%m%d-%H%M%S)
+
+BIN := $(VENV)/bin
+OVERRIDES := requirements/minestudio-overrides.txt
+UV_INSTALL = $(BIN)/uv pip install --quiet --python $(BIN)/python --constraint $(PINS)
+# A download of torch deserves its progress bar where somebody watches; logs are better without.
+QUIET := $(shell [ -t 2 ] || echo -qq)
+
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+export PIP_ROOT_USER_ACTION := ignore
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test test-oldest env lint types contract wheel lock clean
+
+help:  ## show this list
+	@echo "make <target> [PYTHON=python3.12] [ARGS=\"...\"]"
+	@echo
+	@sed -n 's/^\([a-z-]*\):.*  ## \(.*\)/\1|\2/p' $(firstword $(MAKEFILE_LIST)) | \
+		while IFS='|' read -r name what; do printf '  %-12s %s\n' "$$name" "$$what"; done
+
+demo: $(VENV)/.demo  ## train PPO on VPT latents in ViZDoom: about 4 minutes on 2 CPU cores
+	@$(BIN)/vpt-gym train $(DEMO) --run $(RUN) $(ARGS)
+
+test: $(VENV)/.full  ## run every test, MineStudio's parity included (ARGS go to pytest)
+	@VPT_GYM_REQUIRE_MINESTUDIO=1 $(BIN)/python -m pytest $(ARGS)
+
+test-oldest:  ## the same on the oldest supported releases, without MineStudio: PYTHON=python3.10
+	@$(MAKE) --no-print-directory VENV=.venv-oldest PINS=requirements/oldest.txt .venv-oldest/.oldest
+	@.venv-oldest/bin/python -m pytest $(ARGS)
+
+env: $(VENV)/.full  ## make the full environment and stop there
+	@echo "$(VENV) is ready"
+
+lint: $(VENV)/.full  ## ruff: rules and format
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+
+types: $(VENV)/.full  ## mypy, strict
+	@$(BIN)/mypy
+
+contract: $(VENV)/.full  ## import-linter: which room may import which
+	@$(BIN)/lint-imports
+
+wheel: $(VENV)/.full  ## build the wheel into dist/
+	@$(BIN)/python -m build --wheel --no-isolation --outdir dist .
+
+lock: $(VENV)/.full  ## pin the newest releases again (keeps torch)
+	@grep -E '^(torch|uv)==' $(PINS) | $(BIN)/uv pip compile --quiet --universal --python-version 3.10 --upgrade \
+		--all-extras --group dev --override $(OVERRIDES) --no-header --no-annotate --output-file $(PINS).new pyproject.toml - > /dev/null
+	@{ sed '/^[^#]/,$$d' $(PINS); sed -E \
+		-e '/^(nvidia-|cuda-|triton)/d' \
+		-e "s/ and \(sys_platform == 'darwin' or sys_platform == 'linux'\)//" \
+		-e "s/ ; python_full_version < '3.14'( and .*)?$$//" $(PINS).new; } > $(PINS).tmp
+	@mv $(PINS).tmp $(PINS) && rm $(PINS).new
+
+clean:  ## remove environments, builds and caches; runs/ stays
+	rm -rf .venv .venv-oldest build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
+	find . -name __pycache__ -type d -not -path './.git/*' -prune -exec rm -rf {} +
+
+# The environment. A stamp is newer than what it was made from, so a second run installs nothing. torch comes first and by
+# pip: pip honours a local or CPU build that the machine offers, uv does not look for one, and uv keeps what is installed.
+
+$(VENV)/.torch: $(PINS)
+	@command -v "$(PYTHON)" > /dev/null || { \
+		echo "$(PYTHON) was not found. Install Python 3.10 or newer, or name one: make PYTHON=python3.12"; exit 1; }
+	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { \
+		echo "vpt_gym needs Python 3.10 or newer, but $(PYTHON) is $$($(PYTHON) -V 2>&1). Name a newer one: make PYTHON=python3.12"; exit 1; }
+	@"$(PYTHON)" -c 'import ensurepip, venv' 2> /dev/null || { \
+		echo "$(PYTHON) cannot make virtual environments. On Debian and Ubuntu: apt-get install python3-venv"; exit 1; }
+	@echo "[1/3] virtual environment $(VENV) with $$($(PYTHON) -V 2>&1)"
+	@"$(PYTHON)" -m venv $(VENV)
+	@echo "[2/3] torch (200 MB for a CPU build, some GB with CUDA)"
+	@$(BIN)/python -m pip install $(QUIET) --constraint $(PINS) torch uv
+	@touch $@
+
+$(VENV)/.demo: $(VENV)/.torch pyproject.toml
+	@echo "[3/3] vpt_gym and ViZDoom"
+	@$(UV_INSTALL) --editable '.[vizdoom]'
+	@touch $@
+
+$(VENV)/.full: $(VENV)/.torch pyproject.toml $(OVERRIDES)
+	@echo "[3/3] vpt_gym, ViZDoom, MineStudio and the test tools"
+	@$(UV_INSTALL) --override $(OVERRIDES) --editable '.[vizdoom,minestudio,contrib]' --group dev
+	@touch $@ $(VENV)/.demo
+
+$(VENV)/.oldest: $(VENV)/.torch pyproject.toml
+	@echo "[3/3] vpt_gym, ViZDoom and the test tools"
+	@$(UV_INSTALL) --editable '.[vizdoom,contrib]' --group dev
+	@touch $@
