@@ -17,8 +17,19 @@ __all__ = ["check_declared", "config_from_shapes"]
 Shape = tuple[int, ...]
 
 _EXAMPLES = 5
+_LARGEST_SIZE = 2**16
+"""No size of a network is larger; a table as long as a made-up number of blocks asks for would not fit in memory."""
 _BLOCK = re.compile(r"net\.recurrent_layer\.blocks\.(\d+)\.")
 _STRIPPED = re.compile(r"(img_process|recurrent_layer|lastlayer|final_ln)\.")
+_SIZES: Mapping[str, str] = {
+    "hidsize": "hidden_size",
+    "attention_heads": "heads",
+    "impala_width": "impala_width",
+    "n_recurrence_layers": "blocks",
+    "pointwise_ratio": "mlp_ratio",
+    "attention_memory_size - timesteps": "memory",
+}
+"""Options of MinecraftPolicy that the tensors show, and the fields of VPTConfig that they set."""
 _FIXED: Mapping[str, object] = {
     "attention_mask_style": "clipped_causal",
     "diff_mlp_embedding": False,
@@ -177,21 +188,14 @@ def check_declared(
             also how many tensors do not fit, with five examples.
     """
     flat = _flattened(declared)
-    sizes: dict[str, tuple[object, int]] = {}
-    for key, field in (
-        ("hidsize", "hidden_size"),
-        ("attention_heads", "heads"),
-        ("impala_width", "impala_width"),
-        ("n_recurrence_layers", "blocks"),
-        ("pointwise_ratio", "mlp_ratio"),
-    ):
-        if key in flat and flat[key] != getattr(config, field):
-            sizes[key] = (flat[key], getattr(config, field))
     span, steps = flat.get("attention_memory_size"), flat.get("timesteps")
-    if isinstance(span, int) and isinstance(steps, int) and span - steps != config.memory:
-        sizes["attention_memory_size - timesteps"] = (span - steps, config.memory)
+    if isinstance(span, int) and isinstance(steps, int):
+        flat["attention_memory_size - timesteps"] = span - steps
+    sizes = {field: flat[key] for key, field in _SIZES.items() if key in flat and flat[key] != getattr(config, field)}
     complaints = [
-        f"{key} is {theirs!r} in the config, {ours!r} by the tensors" for key, (theirs, ours) in sizes.items()
+        f"{key} is {sizes[field]!r} in the config, {getattr(config, field)!r} by the tensors"
+        for key, field in _SIZES.items()
+        if field in sizes
     ]
     complaints += [
         f"{key} is {flat[key]!r} in the config, {value!r} in every VPT network"
@@ -218,17 +222,9 @@ def _flattened(declared: Mapping[str, object]) -> dict[str, object]:
     return flat
 
 
-def _declared_table(sizes: Mapping[str, tuple[object, int]], config: VPTConfig) -> tuple[TensorSpec, ...]:
+def _declared_table(sizes: Mapping[str, object], config: VPTConfig) -> tuple[TensorSpec, ...]:
     """The tensors that the declared sizes would have; none where they describe no network at all."""
-    fields = {
-        "hidsize": "hidden_size",
-        "attention_heads": "heads",
-        "impala_width": "impala_width",
-        "n_recurrence_layers": "blocks",
-        "pointwise_ratio": "mlp_ratio",
-        "attention_memory_size - timesteps": "memory",
-    }
-    changes = {fields[key]: value for key, (value, _) in sizes.items() if isinstance(value, int) and value < 2**16}
+    changes = {field: value for field, value in sizes.items() if isinstance(value, int) and value <= _LARGEST_SIZE}
     try:
         return table(replace(config, **changes))
     except VPTGymError:
@@ -248,5 +244,5 @@ def _misfits(specs: Sequence[TensorSpec], shapes: Mapping[str, Shape]) -> list[s
 
 
 def _some(items: Sequence[str]) -> str:
-    rest = ", ..." if len(items) > _EXAMPLES else ""
+    rest = f" and {len(items) - _EXAMPLES} more" if len(items) > _EXAMPLES else ""
     return ", ".join(items[:_EXAMPLES]) + rest

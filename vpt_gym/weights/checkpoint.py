@@ -116,6 +116,7 @@ def _draw(resolved: ResolvedSource, wish: Untrained, dtype: torch.dtype, device:
     taking = _Taking(resolved.source, config, dtype, device)
     for name, tensor in untrained_tensors(config, wish.seed):
         taking.take(name, tensor)
+        del tensor  # or it would stay in memory while the next one is drawn
     return taking.finished(resolved, ())
 
 

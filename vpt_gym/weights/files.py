@@ -23,7 +23,7 @@ _GROUP_ELEMENTS = 2**24
 this much has been read through it."""
 
 _LIGHTNING_PREFIX = "mine_policy."
-_GET_AGAIN = "download it again"
+_GET_AGAIN = "delete it and get it again from its source"
 _SAFETENSORS_TYPES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 _DAMAGE = (RuntimeError, EOFError, AssertionError, AttributeError, IndexError, KeyError, TypeError, ValueError, OSError)
 """What torch.load raises on bytes that are no archive of its own, or only part of one."""
@@ -50,10 +50,13 @@ def check_is_data(path: Path) -> None:
     """Refuse what download tools leave in place of a file: nothing, a web page, a git-LFS pointer.
 
     Raises:
-        WeightsError: the file is one of these.
+        WeightsError: the file is one of these, or cannot be opened.
     """
-    with path.open("rb") as file:
-        head = file.read(512)
+    try:
+        with path.open("rb") as file:
+            head = file.read(512)
+    except OSError as error:
+        raise WeightsError(f"{path} cannot be read ({error.strerror}): name a file that you may read.") from error
     if not head:
         raise WeightsError(f"{path} is empty: {_GET_AGAIN}.")
     if head.startswith(b"version https://git-lfs"):
@@ -63,7 +66,8 @@ def check_is_data(path: Path) -> None:
         )
     if head.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"<"):
         raise WeightsError(
-            f"{path} is a web page, not the file that was asked for: {_GET_AGAIN} from a link that leads to the file."
+            f"{path} is a web page, not the file that was asked for: delete it, and download from a link that leads to "
+            "the file itself."
         )
 
 
@@ -144,7 +148,9 @@ class _TorchArchive:
         except pickle.UnpicklingError as error:
             asked = refused_global(str(error))
             if asked is None:
-                raise WeightsError(f"{self._path} is damaged ({_first_line(error)}): {_GET_AGAIN}.") from error
+                raise WeightsError(
+                    f"{self._path} is damaged, or pickles more than tensors: {_GET_AGAIN}, or get it as .safetensors."
+                ) from error
             raise WeightsError(
                 f"{self._path} is refused: its pickle asks for {asked}, which is no tensor and could run "
                 "code. Get the weights as .safetensors, or convert the file where you trust it."
@@ -156,12 +162,12 @@ class _TorchArchive:
     def _tensors_of(self, content: object) -> dict[str, torch.Tensor]:
         lightning = isinstance(content, dict) and isinstance(content.get("state_dict"), dict)
         if lightning != (self._path.suffix == ".ckpt"):
-            found = (
-                "a Lightning checkpoint: rename it to end in .ckpt"
-                if lightning
-                else ("no Lightning checkpoint, for it has no 'state_dict': rename it to end in .weights")
+            if lightning:
+                raise WeightsError(f"{self._path} is a Lightning checkpoint: rename it to end in .ckpt.")
+            raise WeightsError(
+                f"{self._path} is no Lightning checkpoint, for it has no 'state_dict': if it is OpenAI's, rename it to "
+                "end in .weights."
             )
-            raise WeightsError(f"{self._path} is {found}.")
         state = content["state_dict"] if lightning and isinstance(content, dict) else content
         if not isinstance(state, dict):
             raise WeightsError(

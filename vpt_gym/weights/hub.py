@@ -57,8 +57,9 @@ def fetch(repository: str, revision: str | None, weights: str, config: str) -> t
         raise WeightsError(
             f"{repository!r} cannot be the name of a hub repository ({_first_line(error)}): give owner/name."
         ) from error
-    # OSError: cache not writable, disk full, download cut off; HTTPError: whatever HTTP library this version uses.
-    except (OSError, errors.HTTPError) as error:  # type: ignore[attr-defined, unused-ignore]
+    # OSError: cache not writable, disk full, download cut off. HTTPError: that of whatever HTTP library this version of
+    # huggingface_hub uses. RuntimeError: all that hf_xet, its second way of downloading, ever raises.
+    except (OSError, RuntimeError, errors.HTTPError) as error:  # type: ignore[attr-defined, unused-ignore]
         raise WeightsError(
             f"Downloading {repository!r} from the hub failed ({_first_line(error)}): try again, or download "
             "the files by other means and name their folder."

@@ -47,10 +47,8 @@ def require_safe_torch(path: Path) -> None:
 
 def refused_global(message: str) -> str | None:
     """The global at which torch's `weights_only` unpickler stopped, from its message; None if it stopped elsewhere."""
-    found = re.search(
-        r"GLOBAL ([\w.]+)|Unsupported (?:class|global) ([\w.]+)|Trying to load unsupported ([\w.]+)", message
-    )
-    return next((name for name in found.groups() if name), None) if found else None
+    found = re.search(r"\bGLOBAL (\S+)", message)
+    return found[1] if found else None
 
 
 def plain_data(path: Path, content: bytes) -> object:

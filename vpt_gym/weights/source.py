@@ -77,13 +77,14 @@ def resolve(source: str) -> ResolvedSource:
         raise WeightsError(f"A source of weights is a string, not {type(source).__name__}: give {_FORMS}.")
     if source.startswith("random:"):
         return _untrained(source)
-    path = Path(source).expanduser()
-    if source and path.exists():
-        return _local(source, path, None)
     name, question_mark, query = source.partition("?")
-    path = Path(name).expanduser()
-    if question_mark and name and path.exists():
-        return _local(source, path, _model_of(source, path, query))
+    try:
+        if source and (path := _path(source)).exists():
+            return _local(source, path, None)
+        if question_mark and name and (path := _path(name)).exists():
+            return _local(source, path, _model_of(source, path, query))
+    except OSError as error:
+        raise WeightsError(f"{source!r} cannot be looked into ({error.strerror}): name what you may read.") from error
     if question_mark or not source.strip():
         raise WeightsError(f"{source!r} names no weights: give {_FORMS}.")
     if _looks_like_path(source):
@@ -95,6 +96,13 @@ def resolve(source: str) -> ResolvedSource:
         raise WeightsError(f"{source!r} is neither an existing file or folder nor a hub repository: give {_FORMS}.")
     weights, declared = fetch(repository["repo"], repository["revision"], WEIGHTS_FILE, CONFIG_FILE)
     return _from_files(source, weights, declared)
+
+
+def _path(text: str) -> Path:
+    try:
+        return Path(text).expanduser()
+    except RuntimeError:  # `~name` of a user that this machine does not have
+        return Path(text)
 
 
 def _untrained(source: str) -> ResolvedSource:
@@ -134,7 +142,7 @@ def _model_of(source: str, weights: Path, query: str) -> Path:
             f"{source!r} has the unknown option {query!r}: the one option of a file is ?model=PATH, for "
             "the .model that describes an OpenAI .weights file."
         )
-    model = Path(pairs[0][1]).expanduser()
+    model = _path(pairs[0][1])
     if not model.is_file():
         raise WeightsError(
             f"{source!r} names the description {str(model)!r}, but no such file is there: correct it, "
