@@ -19,7 +19,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PIP_ROOT_USER_ACTION := ignore
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-oldest env lint types contract wheel lock clean
+.PHONY: help demo test test-oldest env lint types contract lock clean
 
 help:  ## show this list
 	@echo "make <target> [PYTHON=python3.12] [ARGS=\"...\"]"
@@ -49,9 +49,6 @@ types: $(VENV)/.full  ## mypy, strict
 
 contract: $(VENV)/.full  ## import-linter: which room may import which
 	@$(BIN)/lint-imports
-
-wheel: $(VENV)/.full  ## build the wheel into dist/
-	@$(BIN)/python -m build --wheel --no-isolation --outdir dist .
 
 lock: $(VENV)/.full  ## pin the newest releases again (keeps torch)
 	@grep -E '^(torch|uv)==' $(PINS) | $(BIN)/uv pip compile --quiet --universal --python-version 3.10 --upgrade \
