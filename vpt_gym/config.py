@@ -1,0 +1,80 @@
+"""The shape of a VPT network: one frozen record and the presets that OpenAI published, and a small one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Final
+
+from vpt_gym.errors import VPTGymError, check_count
+
+__all__ = ["FRAME_SIZE", "PRESETS", "RELATION_RANK", "VPTConfig"]
+
+FRAME_SIZE: Final = 128
+"""Height and width, in pixels, of the frames that every VPT network reads (paper, appendix D.1)."""
+
+RELATION_RANK: Final = 10
+"""Functions of distance from which each head mixes its relative-position bias (`nbasis` in VPT's xf.py)."""
+
+
+@dataclass(frozen=True)
+class VPTConfig:
+    """Sizes of one VPT network; everything else about the architecture is fixed.
+
+    Attributes:
+        hidden_size: width of the transformer and of every latent (VPT's `hidsize`).
+        heads: attention heads in each block; must divide `hidden_size`.
+        impala_width: the convolutional stacks have 16, 32 and 32 times this many channels.
+        blocks: transformer blocks.
+        memory: frames that a query sees, its own included (VPT's `attention_memory_size - timesteps`).
+        dense_size: width of the bottleneck between the convolutions and the transformer.
+        mlp_ratio: hidden width of a block's MLP over `hidden_size` (VPT's `pointwise_ratio`).
+
+    Raises:
+        VPTGymError: a size is not a positive whole number, or `heads` does not divide `hidden_size`.
+
+    Source: `policy_kwargs` of OpenAI's `.model` files and of MineStudio's `config.json`; VPT paper (arXiv 2206.11795),
+    appendix D.1.
+    """
+
+    hidden_size: int
+    heads: int
+    impala_width: int
+    blocks: int = 4
+    memory: int = 128
+    dense_size: int = 256
+    mlp_ratio: int = 4
+
+    def __post_init__(self) -> None:
+        for name, value in vars(self).items():
+            check_count(f"VPTConfig.{name}", value)
+        if self.hidden_size % self.heads:
+            raise VPTGymError(
+                f"VPTConfig.heads must divide hidden_size, but {self.hidden_size} is not a multiple of {self.heads}."
+            )
+
+    @property
+    def channels(self) -> tuple[int, int, int]:
+        """Channels of the three convolutional stacks."""
+        return 16 * self.impala_width, 32 * self.impala_width, 32 * self.impala_width
+
+    @property
+    def head_size(self) -> int:
+        """Channels of one attention head."""
+        return self.hidden_size // self.heads
+
+    @property
+    def flat_size(self) -> int:
+        """Length of the flattened output of the last stack: channels x 16 x 16."""
+        return self.channels[-1] * (FRAME_SIZE // 8) ** 2
+
+
+PRESETS: Final = MappingProxyType(
+    {
+        "1x": VPTConfig(hidden_size=1024, heads=8, impala_width=4),
+        "2x": VPTConfig(hidden_size=2048, heads=16, impala_width=8),
+        "3x": VPTConfig(hidden_size=3072, heads=24, impala_width=12),
+        "tiny": VPTConfig(hidden_size=512, heads=4, impala_width=1),
+    }
+)
+"""OpenAI's three sizes, and `tiny`: the same architecture at a size that two CPU cores run in real time."""

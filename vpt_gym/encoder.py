@@ -1,0 +1,372 @@
+"""Frozen weights on a device (`VPTEncoder`) and the memory of N parallel episodes (`LatentStream`)."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import threading
+import weakref
+from collections.abc import Hashable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import Any, Final
+
+import gymnasium as gym
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from vpt_gym.config import VPTConfig
+from vpt_gym.errors import ObservationError, VPTGymError, check_count
+from vpt_gym.frames import PREPROCESSING, resize
+from vpt_gym.latents import LatentChoice, check_pooling
+from vpt_gym.nn import Memory, VPTNet
+from vpt_gym.weights import LoadReport, ResolvedSource, load_checkpoint, resolve
+
+__all__ = ["LatentStream", "VPTEncoder", "load_encoder"]
+
+Frames = npt.NDArray[np.uint8] | Tensor
+Flags = npt.NDArray[np.bool_] | Tensor | Sequence[bool]
+
+_PRECISIONS: Final = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+_FRAMES_PER_PASS: Final = {"cpu": 8, "cuda": 256}
+"""Frames that run through the convolutions at once: enough to fill the device, few enough to bound the activations."""
+_FRAMES_PER_CHUNK: Final = 256
+"""Frames, over all rows, of one piece of a long sequence in `encode`."""
+
+
+@dataclass(frozen=True, eq=False)
+class _Weights:
+    """What encoders of one source share inside a process, whichever layer they take."""
+
+    net: VPTNet
+    digest: str
+    report: LoadReport
+
+
+_loaded: weakref.WeakValueDictionary[Hashable, _Weights] = weakref.WeakValueDictionary()
+_loading = threading.Lock()
+
+
+def load_encoder(
+    source: str, *, device: str = "auto", precision: str = "auto", layer: str = "final", pooling: str = "none"
+) -> VPTEncoder:
+    """Loads VPT weights as a frozen encoder. Asking again for the same weights shares them.
+
+    Args:
+        source: a hub repository (`owner/name`, `owner/name@revision`), a folder with `model.safetensors`, a `.safetensors`,
+            OpenAI `.weights` or Lightning `.ckpt` file, or `random:<preset>` (untrained), perhaps with `?seed=N`.
+        device: a torch device such as `cuda:0`, or `auto`: a CUDA GPU if there is one, else the CPU.
+        precision: `float32`, `bfloat16`, or `auto`: bfloat16 on a GPU that has it, else float32. Latents are float32
+            whatever the network computes in.
+        layer: `cnn`, `block0` ... `block3`, `final` (what VPT's own heads read) or `all` of these side by side.
+        pooling: how `encode` hands back a sequence: `none`, `last` or `mean`.
+
+    Raises:
+        WeightsError: the weights cannot be found, trusted, or are not a whole VPT network.
+        VPTGymError: an option is unknown, or the device is not there.
+    """
+    check_pooling(pooling)
+    place = _device(device)
+    dtype = _dtype(precision, place)
+    resolved = resolve(source)
+    weights = _shared_weights(resolved, place, dtype)
+    options = {"device": device, "precision": precision, "layer": layer, "pooling": pooling}
+    return VPTEncoder(weights, source, options)
+
+
+def _shared_weights(resolved: ResolvedSource, device: torch.device, dtype: torch.dtype) -> _Weights:
+    key = (resolved.identity, str(device), dtype)
+    with _loading:
+        weights = _loaded.get(key)
+        if weights is None:
+            checkpoint = load_checkpoint(resolved, dtype=dtype, device=device)
+            net = VPTNet.from_tensors(checkpoint.config, checkpoint.tensors)
+            weights = _loaded[key] = _Weights(net, checkpoint.digest, checkpoint.report)
+    return weights
+
+
+def _device(name: str) -> torch.device:
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+    except (RuntimeError, TypeError) as error:
+        raise VPTGymError(f"device must be auto, cpu, cuda or cuda:<index>, not {name!r}.") from error
+    if device.type not in _FRAMES_PER_PASS:
+        raise VPTGymError(f"device must be auto, cpu, cuda or cuda:<index>, not {name!r}.")
+    if device.type == "cuda":
+        count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+        if (device.index or 0) >= count:
+            raise VPTGymError(f"device={name!r} was asked for, but torch sees {count} CUDA devices; use device='auto'.")
+    return device
+
+
+def _dtype(precision: str, device: torch.device) -> torch.dtype:
+    if precision == "auto":
+        precision = "bfloat16" if device.type == "cuda" and torch.cuda.is_bf16_supported() else "float32"
+    if precision not in _PRECISIONS:
+        raise VPTGymError(f"precision must be one of auto, {', '.join(_PRECISIONS)}, not {precision!r}.")
+    return _PRECISIONS[precision]
+
+
+def _rebuild(source: str, options: dict[str, str], fingerprint: str) -> VPTEncoder:
+    encoder = load_encoder(source, **options)
+    if encoder.fingerprint != fingerprint:
+        raise VPTGymError(
+            f"The pickled encoder was made from {source!r}, whose weights have changed since (fingerprint "
+            f"{encoder.fingerprint[:12]} instead of {fingerprint[:12]}); restore the old weights or load an encoder anew."
+        )
+    return encoder
+
+
+class VPTEncoder:
+    """Frozen VPT weights: frames in, latents out. Holds no memory, so any number of users and threads may share it.
+
+    Made by `load_encoder`. Pickling it stores the source and the options, not the weights.
+
+    Attributes:
+        source: the string that `load_encoder` was given.
+        options: the keyword arguments that it was given (device, precision, layer, pooling), as given.
+        config: sizes of the network.
+        device: where the network runs.
+        dtype: precision that it computes in.
+        report: what loading took from which files, and whether the weights are untrained.
+    """
+
+    def __init__(self, weights: _Weights, source: str, options: Mapping[str, str]) -> None:
+        self._weights = weights
+        self._net = weights.net
+        self._choice = LatentChoice(weights.net.config, options["layer"])
+        self._pooling = check_pooling(options["pooling"])
+        self.source = source
+        self.options = dict(options)
+        self.config: VPTConfig = weights.net.config
+        self.device = weights.net.device
+        self.dtype = weights.net.dtype
+        self.report = weights.report
+
+    def __repr__(self) -> str:
+        options = ", ".join(f"{name}={value!r}" for name, value in self.options.items())
+        return f"load_encoder({self.source!r}, {options})"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _rebuild, (self.source, self.options, self.fingerprint)
+
+    @property
+    def latent_size(self) -> int:
+        """Length of one latent: 2048 for the 2x network's final layer."""
+        return self._choice.size
+
+    @property
+    def latent_space(self) -> gym.spaces.Box:
+        """Space of one latent: every finite float32 [latent_size]; a fresh object."""
+        return self._choice.space
+
+    @property
+    def fingerprint(self) -> str:
+        """Says which latents these are: sha256, in hex, over tensors, preprocessing and latent choice.
+
+        The same for every precision, device and kind of file that the same weights came in.
+        """
+        subject = {
+            "tensors": self._weights.digest,
+            "preprocessing": PREPROCESSING,
+            "layer": self._choice.layer,
+            "pooling": self._pooling,
+        }
+        return hashlib.sha256(json.dumps(subject, sort_keys=True).encode()).hexdigest()
+
+    def stream(self, num_envs: int) -> LatentStream:
+        """Memory for `num_envs` episodes that step one frame at a time.
+
+        Raises:
+            VPTGymError: `num_envs` is not a positive whole number.
+        """
+        return LatentStream(self, num_envs)
+
+    def encode(
+        self, frames: Frames, first: Flags | None = None, *, layer: str | None = None, pooling: str | None = None
+    ) -> Tensor:
+        """Encodes whole sequences, each with its own memory, which starts empty.
+
+        Args:
+            frames: uint8 [B, T, H, W, 3], RGB, of any height and width (resized to 128x128); array or tensor; any T >= 1.
+            first: bool [B, T], True where a frame opens an episode; None for one episode a row.
+            layer: another layer than the encoder's own.
+            pooling: `none`, `last` or `mean` over T, other than the encoder's own.
+
+        Returns:
+            float32 [B, T, size] on the encoder's device; [B, size] when pooled.
+
+        Raises:
+            ObservationError: frames or `first` have the wrong dtype or shape.
+            VPTGymError: unknown layer or pooling.
+        """
+        choice = self._choice if layer is None else LatentChoice(self.config, layer)
+        pooling = self._pooling if pooling is None else check_pooling(pooling)
+        frames_bthwc = _check_frames(frames, "encode", ("B", "T"))
+        batch, count = frames_bthwc.shape[:2]
+        if first is None:
+            first_bt = torch.zeros((batch, count), dtype=torch.bool, device=self.device)
+        else:
+            first_bt = _check_flags(first, "encode", (batch, count)).to(self.device)
+        memory = self._memory(batch, choice)
+        chunk = max(1, min(self.config.memory, _FRAMES_PER_CHUNK // batch))
+        total_bc = torch.zeros((batch, choice.size), device=self.device)
+        pieces: list[Tensor] = []
+        for start in range(0, count, chunk):
+            piece = slice(start, start + chunk)
+            latents_btc = self._run(frames_bthwc[:, piece], first_bt[:, piece], memory, choice)
+            if pooling == "none":
+                pieces.append(latents_btc)
+            elif pooling == "mean":
+                total_bc += latents_btc.sum(dim=1)
+        if pooling == "none":
+            return torch.cat(pieces, dim=1)
+        return total_bc / count if pooling == "mean" else latents_btc[:, -1].clone()
+
+    def _memory(self, rows: int, choice: LatentChoice) -> Memory:
+        return Memory.empty(self.config, rows, blocks=choice.blocks, device=self.device, dtype=self.dtype)
+
+    def _run(
+        self, frames: Frames, first_bt: Tensor, memory: Memory, choice: LatentChoice, rows_b: Tensor | None = None
+    ) -> Tensor:
+        """uint8 [B, T, H, W, 3], checked, of at most `memory` frames -> float32 [B, T, size]."""
+        frames_bthwc = _as_tensor(frames).to(self.device, non_blocking=True)
+        with torch.no_grad(), self._arithmetic():
+            outputs = self._net(
+                frames_bthwc,
+                first_bt,
+                memory,
+                layers=choice.layers,
+                rows_b=rows_b,
+                frames_per_pass=_FRAMES_PER_PASS[self.device.type],
+            )
+            return choice.join(outputs)
+
+    def _arithmetic(self) -> AbstractContextManager[None]:
+        # cuDNN computes float32 convolutions in TF32 unless told otherwise; float32 here means float32.
+        if self.device.type == "cuda" and self.dtype == torch.float32:
+            return torch.backends.cudnn.flags(enabled=True, allow_tf32=False)
+        return nullcontext()
+
+
+class LatentStream:
+    """The memory of N episodes, stepped one frame at a time, all or some of them in one call.
+
+    Made by `VPTEncoder.stream`. Not to be stepped from two threads at once; two streams of one encoder may be.
+
+    Attributes:
+        encoder: the weights, shared.
+        num_envs: N.
+    """
+
+    def __init__(self, encoder: VPTEncoder, num_envs: int) -> None:
+        check_count("num_envs", num_envs)
+        self.encoder = encoder
+        self.num_envs = num_envs
+        self._memory = encoder._memory(num_envs, encoder._choice)
+
+    def step(
+        self, frames: Frames, first: Flags, rows: Sequence[int] | npt.NDArray[np.integer[Any]] | None = None
+    ) -> Tensor:
+        """Encodes the next frame of each row.
+
+        Args:
+            frames: uint8 [n, H, W, 3], RGB, of any height and width (resized to 128x128); array or tensor.
+            first: bool [n], True where the frame opens an episode: it sees itself alone.
+            rows: which n distinct rows of the N these are; None for all, in order. Other rows do not move.
+
+        Returns:
+            float32 [n, latent_size] on the encoder's device, a fresh tensor.
+
+        Raises:
+            ObservationError: frames, `first` or `rows` have the wrong dtype, shape or range. Nothing has moved then.
+        """
+        frames_nhwc = _check_frames(frames, "step", ("n",))
+        rows_b = None if rows is None else self._check_rows(rows)
+        count = self.num_envs if rows_b is None else len(rows_b)
+        if len(frames_nhwc) != count:
+            raise ObservationError(
+                f"step: frames must have one row for each of the {count} environments stepped, but {len(frames_nhwc)} came; "
+                "name the rows with rows= to step only some."
+            )
+        first_b = _check_flags(first, "step", (count,)).to(self.encoder.device)
+        encoder = self.encoder
+        latents_btc = encoder._run(frames_nhwc[:, None], first_b[:, None], self._memory, encoder._choice, rows_b)
+        return latents_btc[:, 0]
+
+    def state_dict(self) -> dict[str, Any]:
+        """A copy of the memory, with the encoder's fingerprint; for `load_state_dict` or `torch.save`."""
+        tensors = {name: tensor.clone() for name, tensor in self._memory.tensors().items()}
+        return {"fingerprint": self.encoder.fingerprint, **tensors}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Takes over a copy of a memory that `state_dict` gave.
+
+        Raises:
+            VPTGymError: it comes from other weights or another layer, or from another number of environments.
+        """
+        mine = self._memory.tensors()
+        if set(state) != {"fingerprint", *mine}:
+            raise VPTGymError(f"A stream's state has the keys {sorted(('fingerprint', *mine))}, not {sorted(state)}.")
+        if state["fingerprint"] != self.encoder.fingerprint:
+            raise VPTGymError(
+                "The state was saved by another encoder; load it with the weights and layer that it came from."
+            )
+        for name, tensor in mine.items():
+            if state[name].shape != tensor.shape:
+                raise VPTGymError(
+                    f"The state's {name} has shape {tuple(state[name].shape)}, but a stream of {self.num_envs} environments "
+                    f"needs {tuple(tensor.shape)}; make the stream with the number of environments that was saved."
+                )
+        # Copies even where the device and the dtype already fit: the state stays the caller's.
+        self._memory = Memory(**{name: tensor.clone().copy_(state[name]) for name, tensor in mine.items()})
+
+    def _check_rows(self, rows: Sequence[int] | npt.NDArray[np.integer[Any]]) -> Tensor:
+        indices = np.asarray(rows)
+        if indices.ndim != 1 or not len(indices) or indices.dtype.kind not in "iu":
+            raise ObservationError(
+                f"step: rows must be a list of whole numbers, not {rows!r}; turn a mask into rows with numpy.flatnonzero."
+            )
+        if indices.min() < 0 or indices.max() >= self.num_envs or len(np.unique(indices)) != len(indices):
+            raise ObservationError(
+                f"step: rows must be distinct and between 0 and {self.num_envs - 1}, but {indices.tolist()} came."
+            )
+        return torch.as_tensor(indices.astype(np.int64), device=self.encoder.device)
+
+
+def _check_frames(frames: Frames, call: str, leading: tuple[str, ...]) -> Frames:
+    wanted = f"[{', '.join(leading)}, height, width, 3]"
+    if not isinstance(frames, (np.ndarray, Tensor)):
+        raise ObservationError(
+            f"{call}: frames must be a uint8 array or tensor {wanted}, but a {type(frames).__name__} came; use numpy.stack."
+        )
+    if frames.dtype not in (np.dtype(np.uint8), torch.uint8):
+        raise ObservationError(
+            f"{call}: frames must be uint8 pixels from 0 to 255, but {frames.dtype} came; do not scale or normalise them, the "
+            "encoder does that itself."
+        )
+    if frames.ndim != len(leading) + 3 or frames.shape[-1] != 3 or 0 in frames.shape:
+        raise ObservationError(f"{call}: frames must have shape {wanted}, but {tuple(frames.shape)} came.")
+    return frames
+
+
+def _check_flags(flags: Flags, call: str, shape: tuple[int, ...]) -> Tensor:
+    tensor = torch.as_tensor(flags)
+    if tensor.dtype != torch.bool or tuple(tensor.shape) != shape:
+        raise ObservationError(
+            f"{call}: first must be bool of shape {shape}, True where a frame opens an episode, but "
+            f"{str(tensor.dtype).removeprefix('torch.')} of shape {tuple(tensor.shape)} came."
+        )
+    return tensor
+
+
+def _as_tensor(frames: Frames) -> Tensor:
+    """Frames at the network's size, as a tensor: uint8 [B, T, 128, 128, 3]."""
+    array = frames.cpu().numpy() if isinstance(frames, Tensor) else frames
+    batch, count = array.shape[:2]
+    resized = resize(array.reshape(batch * count, *array.shape[2:]))
+    return torch.as_tensor(np.ascontiguousarray(resized)).view(batch, count, *resized.shape[1:])

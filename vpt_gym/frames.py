@@ -1,0 +1,179 @@
+"""The image in an observation: find it in the space, check every batch of it, and resize it as VPT was trained."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+import cv2
+import gymnasium as gym
+import numpy as np
+import numpy.typing as npt
+
+from vpt_gym.config import FRAME_SIZE
+from vpt_gym.errors import ObservationError
+
+__all__ = ["PREPROCESSING", "FrameSource", "Frames", "find_frames", "resize"]
+
+Frames = npt.NDArray[np.uint8]
+
+PREPROCESSING: Final = f"uint8 RGB, OpenCV INTER_LINEAR to {FRAME_SIZE}x{FRAME_SIZE}, /255"
+"""What happens to a frame before the first convolution; part of an encoder's fingerprint."""
+
+
+def resize(frames_nhwc: Frames) -> Frames:
+    """Resizes frames as VPT's training data were: bilinear without antialiasing, aspect ratio not kept.
+
+    Args:
+        frames_nhwc: uint8 [N, H, W, C] of any height and width, C at most 4.
+
+    Returns:
+        uint8 [N, 128, 128, C]; the input itself when it has that size already.
+
+    Source: `resize_image` of OpenAI's Video-Pre-Training (agent.py), which calls OpenCV's INTER_LINEAR. Gymnasium's
+    ResizeObservation averages areas instead, and gives other latents.
+    """
+    count, height, width, channels = frames_nhwc.shape
+    if (height, width) == (FRAME_SIZE, FRAME_SIZE):
+        return frames_nhwc
+    out_nhwc = np.empty((count, FRAME_SIZE, FRAME_SIZE, channels), np.uint8)
+    for frame_hwc, out_hwc in zip(frames_nhwc, out_nhwc, strict=True):
+        small = cv2.resize(frame_hwc, (FRAME_SIZE, FRAME_SIZE), interpolation=cv2.INTER_LINEAR)
+        out_hwc[...] = small.reshape(out_hwc.shape)
+    return out_nhwc
+
+
+@dataclass(frozen=True)
+class FrameSource:
+    """Where the image of an observation is and how it lies; made by `find_frames`.
+
+    Attributes:
+        owner: what messages call the environment.
+        key: key of the image in a Dict observation, or None when the observation is the image.
+        layout: "HWC", "CHW" or "HW".
+        shape: shape of one image.
+    """
+
+    owner: str
+    key: str | None
+    layout: str
+    shape: tuple[int, ...]
+
+    def of(self, observations: Any, rows: int) -> Frames:
+        """Takes the frames out of a batch of observations.
+
+        Args:
+            observations: uint8 [rows, ...] as the space says, or a mapping that holds it under `key`.
+            rows: how many environments there are.
+
+        Returns:
+            uint8 [rows, 128, 128, 3], never the caller's array when anything had to be changed.
+
+        Raises:
+            ObservationError: dtype or shape is not what the space promised.
+        """
+        images = observations if self.key is None else observations[self.key]
+        name = "observation" if self.key is None else f"observation[{self.key!r}]"
+        if not isinstance(images, np.ndarray) or images.dtype != np.uint8:
+            came = f"dtype {images.dtype}" if isinstance(images, np.ndarray) else f"a {type(images).__name__}"
+            raise ObservationError(
+                f"{self.owner}: {name} must be a uint8 array of raw pixels, but {came} came; do not scale, normalise or "
+                "convert frames before the encoder, it does that itself."
+            )
+        if images.shape != (rows, *self.shape):
+            raise ObservationError(
+                f"{self.owner}: {name} must have shape {(rows, *self.shape)}, {rows} rows of what the observation space "
+                f"says, but {images.shape} came; make the environment keep to its space."
+            )
+        if self.layout == "CHW":
+            images = images.transpose(0, 2, 3, 1)
+        elif self.layout == "HW":
+            images = images[..., None]
+        frames_nhwc = resize(images)
+        return np.repeat(frames_nhwc, 3, axis=3) if frames_nhwc.shape[3] == 1 else frames_nhwc
+
+    def of_one(self, observation: Any) -> Frames:
+        """As `of`, for the observation of a single environment: uint8 [1, 128, 128, 3]."""
+        image = observation if self.key is None else observation[self.key]
+        batch = image[None] if isinstance(image, np.ndarray) else image
+        return self.of(batch if self.key is None else {self.key: batch}, 1)
+
+
+def find_frames(space: gym.Space[Any], image_key: str | None = None, *, owner: str) -> FrameSource:
+    """Finds the image in the observation space of one environment.
+
+    Args:
+        space: a Box that is an image, or a Dict with one; an image is uint8, height x width x channels or channels x height
+            x width, with one or three channels; height x width alone is one channel.
+        image_key: key of the image, needed when not exactly one entry of a Dict is an image.
+        owner: what messages call the environment.
+
+    Raises:
+        ObservationError: there is no image, or more than one and no `image_key`, or it is not one that VPT can look at.
+    """
+    if isinstance(space, gym.spaces.Dict):
+        if image_key is None:
+            image_key = _only_image(space, owner)
+        elif image_key not in space.spaces:
+            raise ObservationError(
+                f"{owner}: image_key={image_key!r} is not in the observation; its keys are {_keys(space.spaces)}."
+            )
+        return _source(space[image_key], image_key, owner)
+    if image_key is not None:
+        raise ObservationError(
+            f"{owner}: image_key={image_key!r} was given, but the observation is a {type(space).__name__}, not a Dict; "
+            "leave image_key out."
+        )
+    return _source(space, None, owner)
+
+
+def _only_image(space: gym.spaces.Dict, owner: str) -> str:
+    images = [key for key, entry in space.spaces.items() if _is_image(entry)]
+    if len(images) == 1:
+        return str(images[0])
+    found = f"{_keys(images)} all are" if images else f"none of {_keys(space.spaces)} is"
+    raise ObservationError(
+        f"{owner}: exactly one entry of the observation must be an image (uint8, 3 dimensions), but {found}; name the one to "
+        "encode with image_key=."
+    )
+
+
+def _is_image(space: gym.Space[Any]) -> bool:
+    return isinstance(space, gym.spaces.Box) and space.dtype == np.uint8 and len(space.shape) == 3
+
+
+def _source(space: gym.Space[Any], key: str | None, owner: str) -> FrameSource:
+    name = "the observation" if key is None else f"observation[{key!r}]"
+    if not isinstance(space, gym.spaces.Box):
+        raise ObservationError(
+            f"{owner}: {name} must be an image, a uint8 Box, but its space is {space}; use a pixel environment."
+        )
+    if space.dtype != np.uint8:
+        raise ObservationError(
+            f"{owner}: {name} must be raw uint8 pixels, but its space is {space.dtype} {space.shape}; put vpt_gym before any "
+            "wrapper that scales frames or computes latents, and wrap an environment once only."
+        )
+    return FrameSource(owner, key, _layout(space.shape, name, owner), space.shape)
+
+
+def _layout(shape: tuple[int, ...], name: str, owner: str) -> str:
+    if len(shape) == 2:
+        return "HW"
+    if len(shape) == 3:
+        last, leading = shape[2] in (1, 3), shape[0] in (1, 3)
+        if last != leading:
+            return "HWC" if last else "CHW"
+        if last:
+            raise ObservationError(
+                f"{owner}: {name} has shape {shape}, where both the first and the last axis could be channels; reshape it to "
+                "height x width x channels with more than 3 pixels a side."
+            )
+    raise ObservationError(
+        f"{owner}: {name} must have one or three channels, first or last, but its shape is {shape}; stacks of frames and "
+        "alpha channels must be undone first (stack latents instead, outside the encoder)."
+    )
+
+
+def _keys(keys: Mapping[str, Any] | list[Any]) -> str:
+    return ", ".join(repr(key) for key in keys)

@@ -1,0 +1,104 @@
+"""The whole network: frames, `first` flags and a memory in; the outputs of any of its layers out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from vpt_gym.config import VPTConfig
+from vpt_gym.nn.attention import Block, write_ring
+from vpt_gym.nn.cnn import FrameEncoder
+from vpt_gym.nn.state import Memory, Window
+
+__all__ = ["VPTNet", "layer_names"]
+
+
+def layer_names(config: VPTConfig) -> tuple[str, ...]:
+    """The layers whose outputs can be taken, in the order of the computation: cnn, block0 ..., final."""
+    return ("cnn", *(f"block{i}" for i in range(config.blocks)), "final")
+
+
+class VPTNet(nn.Module):
+    """VPT's network without its heads; it holds weights and nothing else.
+
+    Source: `MinecraftPolicy` of OpenAI's Video-Pre-Training (lib/policy.py); VPT paper (arXiv 2206.11795), appendix D.1.
+    """
+
+    def __init__(self, config: VPTConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.cnn = FrameEncoder(config)
+        self.blocks = nn.ModuleList(Block(config) for _ in range(config.blocks))
+        self.last_norm = nn.LayerNorm(config.hidden_size)
+        self.last = nn.Linear(config.hidden_size, config.hidden_size, bias=False)
+        self.final_norm = nn.LayerNorm(config.hidden_size)
+
+    @classmethod
+    def from_tensors(cls, config: VPTConfig, tensors: Mapping[str, Tensor]) -> VPTNet:
+        """A frozen network around existing tensors, keyed by parameter name; they are not copied but for their layout."""
+        with torch.device("meta"):
+            net = cls(config)
+        net.load_state_dict(tensors, strict=True, assign=True)
+        net.requires_grad_(requires_grad=False).eval()
+        # NHWC convolutions: frames arrive that way, and the layout is the faster one on CPUs and GPUs alike.
+        for module in net.modules():
+            if isinstance(module, nn.Conv2d):
+                module.weight.data = module.weight.data.contiguous(memory_format=torch.channels_last)
+        return net
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.last.weight.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The precision of the weights, and so of the memory."""
+        return self.last.weight.dtype
+
+    def forward(
+        self,
+        frames_bthwc: Tensor,
+        first_bt: Tensor,
+        memory: Memory,
+        *,
+        layers: Sequence[str],
+        rows_b: Tensor | None = None,
+        frames_per_pass: int,
+    ) -> tuple[Tensor, ...]:
+        """Runs T new frames of B rows and moves the memory on by them, in place.
+
+        Args:
+            frames_bthwc: uint8 [B, T, 128, 128, 3], RGB; 1 <= T <= memory.
+            first_bt: bool [B, T]; True where a frame opens an episode: it and its successors see nothing older.
+            memory: of as many rows as B, or of any number when `rows_b` says which B of them are stepped; it may hold fewer
+                blocks than the network when no later layer is asked for.
+            layers: names from `layer_names`, whose outputs are wanted; nothing after the last of them is computed.
+            rows_b: int64 [B], distinct rows of the memory, or None for all.
+            frames_per_pass: how many frames run through the convolutions at once, which bounds the activations' size.
+
+        Returns:
+            For each name in `layers`, in their order, [B, T, hidden_size] in the network's precision.
+        """
+        batch, count = frames_bthwc.shape[:2]
+        passes = torch.split(frames_bthwc.flatten(0, 1), frames_per_pass)
+        x_btc = torch.cat([self.cnn(frames_nhwc) for frames_nhwc in passes]).view(batch, count, -1)
+        outputs = {"cnn": x_btc}
+        window = Window.of(memory, first_bt, rows_b)
+        pending: list[tuple[Tensor, Tensor]] = []
+        for i in range(len(memory.keys_lbhmd)):
+            x_btc, key_bthd, value_bthd = self.blocks[i](x_btc, memory.keys_lbhmd[i], memory.values_lbhmd[i], window)
+            outputs[f"block{i}"] = x_btc
+            pending.append((key_bthd, value_bthd))
+        if "final" in layers:
+            x_btc = F.relu(self.last(self.last_norm(F.relu(x_btc))))
+            outputs["final"] = self.final_norm(x_btc)
+        if count > 1:
+            for i, (key_bthd, value_bthd) in enumerate(pending):
+                write_ring(memory.keys_lbhmd[i], key_bthd, window)
+                write_ring(memory.values_lbhmd[i], value_bthd, window)
+        window.commit(memory)
+        return tuple(outputs[name] for name in layers)

@@ -1,0 +1,42 @@
+"""Untrained weights: drawn at random from a seed, and used only when asked for by name."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+import torch
+
+from vpt_gym.config import VPTConfig
+from vpt_gym.weights.names import table
+
+__all__ = ["untrained_tensors"]
+
+_RELATION_SCALE = 0.1
+"""Size of the relative-position terms. Small, so that untrained attention is close to the mean over what it sees."""
+
+
+def untrained_tensors(config: VPTConfig, seed: int) -> Iterator[tuple[str, torch.Tensor]]:
+    """Draws a network of this size.
+
+    Norms start as the identity and biases at zero. The rows of every matrix and the filters of every convolution have unit
+    length: a norm stands before almost every one of them, so that values keep their size however deep the network is.
+
+    Args:
+        config: sizes of the network.
+        seed: the same seed gives the same tensors on every machine.
+
+    Yields:
+        VPT's name of a tensor, and the tensor, float32 on the CPU, in the order of `table`.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    for spec in table(config):
+        if len(spec.shape) == 1:
+            is_scale = spec.vpt_name.endswith("weight")
+            yield spec.vpt_name, torch.ones(spec.shape) if is_scale else torch.zeros(spec.shape)
+            continue
+        tensor = torch.randn(spec.shape, generator=generator)
+        if spec.vpt_name.endswith(".b_nd"):
+            yield spec.vpt_name, tensor.mul_(_RELATION_SCALE)
+        else:
+            yield spec.vpt_name, tensor.div_(math.sqrt(math.prod(spec.shape[1:])))

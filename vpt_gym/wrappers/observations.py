@@ -1,0 +1,108 @@
+"""What the three wrappers share: which encoder, which part of the observation it reads, and what the agent gets to see."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+import gymnasium as gym
+import numpy as np
+import numpy.typing as npt
+
+from vpt_gym.encoder import VPTEncoder, load_encoder
+from vpt_gym.errors import ObservationError, VPTGymError
+from vpt_gym.frames import Frames, find_frames
+
+__all__ = ["LATENT", "LatentObservations", "Latents", "as_encoder", "owner_of"]
+
+LATENT: Final = "latent"
+"""Key of the latent in a Dict observation."""
+
+Latents = npt.NDArray[np.float32]
+
+
+def as_encoder(encoder: VPTEncoder | str, options: Mapping[str, str] | None) -> VPTEncoder:
+    """The encoder itself, or the one that a source string and `load_encoder`'s keyword arguments name.
+
+    Raises:
+        VPTGymError: options came with an encoder that is loaded already, or `encoder` is neither.
+    """
+    if isinstance(encoder, str):
+        return load_encoder(encoder, **(options or {}))
+    if not isinstance(encoder, VPTEncoder):
+        raise VPTGymError(f"encoder must be a VPTEncoder or a source string, not a {type(encoder).__name__}.")
+    if options is not None:
+        raise VPTGymError(
+            "encoder_options go with a source string; this encoder is loaded already, with its own options."
+        )
+    return encoder
+
+
+def owner_of(env: Any) -> str:
+    """What messages call an environment: its id if it has one, else its class."""
+    spec = getattr(env, "spec", None)
+    return spec.id if spec is not None else type(env.unwrapped).__name__
+
+
+class LatentObservations:
+    """Reads frames out of observations of one kind and puts latents in their place.
+
+    Attributes:
+        space: observation space of one wrapped environment: the latent's, or with `keep` a Dict of it and the kept entries.
+    """
+
+    def __init__(
+        self,
+        space: gym.Space[Any],
+        latent_space: gym.spaces.Box,
+        image_key: str | None,
+        keep: Sequence[str],
+        owner: str,
+    ) -> None:
+        self.owner = owner
+        self._source = find_frames(space, image_key, owner=owner)
+        self._keep = _check_keep(space, keep, owner)
+        self.space: gym.Space[Any] = latent_space
+        if self._keep:
+            assert isinstance(space, gym.spaces.Dict)
+            self.space = gym.spaces.Dict({LATENT: latent_space, **{key: space[key] for key in self._keep}})
+
+    def frames(self, observations: Any, rows: int) -> Frames:
+        """A batch of observations -> uint8 [rows, 128, 128, 3]."""
+        return self._source.of(observations, rows)
+
+    def frame(self, observation: Any) -> Frames:
+        """One environment's observation -> uint8 [1, 128, 128, 3]."""
+        return self._source.of_one(observation)
+
+    def join(self, latents: Latents, observations: Any) -> Any:
+        """Latents and what is kept of the observations, both batched or both of one environment; copies what is kept."""
+        if not self._keep:
+            return latents
+        return {LATENT: latents, **{key: copy.deepcopy(observations[key]) for key in self._keep}}
+
+
+def _check_keep(space: gym.Space[Any], keep: Sequence[str], owner: str) -> tuple[str, ...]:
+    if isinstance(keep, str):
+        raise ObservationError(
+            f"{owner}: keep must be a list of keys, not the string {keep!r}; write keep=({keep!r},)."
+        )
+    if not keep:
+        return ()
+    if not isinstance(space, gym.spaces.Dict):
+        raise ObservationError(
+            f"{owner}: keep={tuple(keep)} needs a Dict observation, but this one is a {type(space).__name__}; leave keep out."
+        )
+    for key in keep:
+        if key not in space.spaces:
+            names = ", ".join(repr(name) for name in space.spaces)
+            raise ObservationError(f"{owner}: keep={key!r} is not in the observation; its keys are {names}.")
+        if isinstance(space[key], (gym.spaces.Dict, gym.spaces.Tuple)):
+            raise ObservationError(
+                f"{owner}: keep={key!r} is itself a {type(space[key]).__name__}, and the wrapped observation is a flat Dict; "
+                "flatten that entry in the environment first."
+            )
+    if LATENT in keep:
+        raise ObservationError(f"{owner}: keep={LATENT!r} would take the latent's own key; rename that entry first.")
+    return tuple(keep)

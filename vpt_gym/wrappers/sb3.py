@@ -1,0 +1,177 @@
+"""A Stable-Baselines3 VecEnv whose observations are VPT latents, and the one line that makes one from an id."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import numpy.typing as npt
+from stable_baselines3.common.env_util import make_vec_env
+from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecEnv, VecEnvWrapper
+
+from vpt_gym.encoder import VPTEncoder
+from vpt_gym.errors import ObservationError, ResetNeeded, check_count
+from vpt_gym.frames import Frames
+from vpt_gym.wrappers.observations import LatentObservations, Latents, as_encoder
+from vpt_gym.wrappers.resize import ResizeFrame
+
+__all__ = ["VecVPTLatent", "make_latent_vec_env"]
+
+
+class VecVPTLatent(VecEnvWrapper):
+    """Turns the pixels of N environments into VPT latents, with the network's memory of each running episode.
+
+    SB3 resets an environment in the step that ends its episode and hands the ended episode's last frame over in
+    `infos[i]["terminal_observation"]`: it is encoded on the memory of the episode that it ends, then the opening frame with
+    `first=True`. VecNormalize, VecMonitor and VecFrameStack compose on either side, as long as frames stay uint8.
+
+    Args:
+        venv: its observation is an image (uint8; height x width x 1 or 3, or channels first) or a Dict with one.
+        encoder: from `vpt_gym.load_encoder`, shared freely; or a source string.
+        image_key: key of the image, where not exactly one entry of a Dict observation is an image.
+        keep: keys of a Dict observation to hand on beside the latent; the observation is then a Dict with `latent` and these
+            (use SB3's MultiInputPolicy).
+        encoder_options: keyword arguments of `load_encoder`, when `encoder` is a source string.
+
+    Observations are float32 [N, latent_size], or with `keep` a Dict `{"latent": ..., ...}`; fresh arrays every time.
+
+    Raises:
+        ObservationError: the observation holds no image that VPT can look at, a key is missing, or the VecEnv is wrapped
+            already; from `reset` and `step` too, when observations are not what their space says or a last one is missing.
+        ResetNeeded: `step` before the first `reset`.
+    """
+
+    def __init__(
+        self,
+        venv: VecEnv,
+        encoder: VPTEncoder | str,
+        *,
+        image_key: str | None = None,
+        keep: Sequence[str] = (),
+        encoder_options: Mapping[str, str] | None = None,
+    ) -> None:
+        owner = type(venv.unwrapped).__name__
+        inner: Any = venv
+        while isinstance(inner, VecEnvWrapper):
+            if isinstance(inner, VecVPTLatent):
+                raise ObservationError(f"{owner}: the VecEnv gives VPT latents already; wrap it once only.")
+            inner = inner.venv
+        loaded = as_encoder(encoder, encoder_options)
+        self._latent_observations = LatentObservations(
+            venv.observation_space, loaded.latent_space, image_key, keep, owner
+        )
+        super().__init__(venv, observation_space=self._latent_observations.space)
+        self.encoder = loaded
+        self._latent_stream = loaded.stream(venv.num_envs)
+        self._was_reset = False
+
+    def reset(self) -> Any:
+        """Resets all environments; the observations are the opening frames' latents."""
+        observations = self.venv.reset()
+        self.reset_infos = self.venv.reset_infos
+        frames = self._latent_observations.frames(observations, self.num_envs)
+        latents = self._encode(frames, np.ones(self.num_envs, np.bool_))
+        self._was_reset = True
+        return self._latent_observations.join(latents, observations)
+
+    def step_async(self, actions: npt.NDArray[Any]) -> None:
+        """Hands the actions to the environments."""
+        if not self._was_reset:
+            raise ResetNeeded(f"{self._latent_observations.owner}: step was called before reset; call reset first.")
+        self.venv.step_async(actions)
+
+    def step_wait(self) -> tuple[Any, npt.NDArray[Any], npt.NDArray[Any], list[dict[str, Any]]]:
+        """Waits for the environments and encodes their frames in one call, two when episodes end."""
+        observations, rewards, dones, infos = self.venv.step_wait()
+        self.reset_infos = self.venv.reset_infos
+        frames = self._latent_observations.frames(observations, self.num_envs)
+        done = np.asarray(dones, dtype=np.bool_)
+        if done.any():
+            infos = self._with_terminal_latents(infos, np.flatnonzero(done))
+        latents = self._encode(frames, done)
+        return self._latent_observations.join(latents, observations), rewards, dones, infos
+
+    def _encode(
+        self, frames: Frames, first: npt.NDArray[np.bool_], rows: npt.NDArray[np.int64] | None = None
+    ) -> Latents:
+        latents: Latents = self._latent_stream.step(frames, first, rows=rows).cpu().numpy()
+        return latents
+
+    def _with_terminal_latents(
+        self, infos: Sequence[dict[str, Any]], rows: npt.NDArray[np.int64]
+    ) -> list[dict[str, Any]]:
+        """Infos, copied where changed, with the last observations of the rows' episodes encoded on those episodes' memory."""
+        missing = [int(row) for row in rows if infos[row].get("terminal_observation") is None]
+        if missing:
+            raise ObservationError(
+                f"{self._latent_observations.owner}: infos[i]['terminal_observation'] must hold the last observation of every "
+                f"episode that ends, but it is missing for environments {missing}; make the VecEnv provide it, as SB3's own do."
+            )
+        last = [infos[row]["terminal_observation"] for row in rows]
+        frames = np.concatenate([self._latent_observations.frame(observation) for observation in last])
+        latents = self._encode(frames, np.zeros(len(rows), np.bool_), rows)
+        result = list(infos)
+        for row, latent, observation in zip(rows, latents, last, strict=True):
+            terminal = self._latent_observations.join(latent.copy(), observation)
+            result[row] = {**infos[row], "terminal_observation": terminal}
+        return result
+
+
+def make_latent_vec_env(
+    env_id: str | Callable[..., gym.Env[Any, Any]],
+    n_envs: int = 1,
+    *,
+    encoder: VPTEncoder | str,
+    seed: int | None = None,
+    env_kwargs: dict[str, Any] | None = None,
+    image_key: str | None = None,
+    keep: Sequence[str] = (),
+    encoder_options: Mapping[str, str] | None = None,
+    vec_env_cls: type[DummyVecEnv] | type[SubprocVecEnv] | None = None,
+    vec_env_kwargs: dict[str, Any] | None = None,
+    monitor_dir: str | None = None,
+) -> VecVPTLatent:
+    """Makes `n_envs` environments, each in a process of its own, and one encoder for all of them.
+
+    Frames are resized to 128x128 inside the workers, so 49 KB and not a whole frame cross the pipe. With more than one
+    environment a script needs `if __name__ == "__main__":`, as with every SubprocVecEnv.
+
+    Args:
+        env_id: id for `gymnasium.make`, or a function that makes an environment.
+        n_envs: how many.
+        encoder: from `vpt_gym.load_encoder`, or a source string.
+        seed: of the first environment; the others count on from it.
+        env_kwargs: keyword arguments of the environment.
+        image_key: key of the image, where not exactly one entry of a Dict observation is an image.
+        keep: keys of a Dict observation to hand on beside the latent.
+        encoder_options: keyword arguments of `load_encoder`, when `encoder` is a source string.
+        vec_env_cls: SubprocVecEnv unless there is one environment only, then DummyVecEnv.
+        vec_env_kwargs: keyword arguments of that class, such as `{"start_method": "spawn"}`.
+        monitor_dir: folder for SB3's Monitor to write episode returns to; each environment has a Monitor in any case.
+
+    Raises:
+        ObservationError: as for `VecVPTLatent`.
+        VPTGymError: `n_envs` is not a positive whole number.
+    """
+    check_count("n_envs", n_envs)
+    if vec_env_cls is None:
+        vec_env_cls = DummyVecEnv if n_envs == 1 else SubprocVecEnv
+    venv = make_vec_env(
+        env_id,
+        n_envs=n_envs,
+        seed=seed,
+        env_kwargs=env_kwargs,
+        vec_env_cls=vec_env_cls,
+        vec_env_kwargs=vec_env_kwargs,
+        monitor_dir=monitor_dir,
+        wrapper_class=ResizeFrame,
+        wrapper_kwargs={"image_key": image_key, "keep": tuple(keep)},
+    )
+    try:
+        return VecVPTLatent(venv, encoder, image_key=image_key, keep=keep, encoder_options=encoder_options)
+    except BaseException:
+        # The workers are processes: they must not outlive the failure.
+        venv.close()
+        raise

@@ -1,0 +1,95 @@
+"""One Gymnasium environment whose observation is a VPT latent."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, SupportsFloat
+
+import gymnasium as gym
+import numpy as np
+
+from vpt_gym.encoder import VPTEncoder
+from vpt_gym.errors import ObservationError, ResetNeeded
+from vpt_gym.wrappers.observations import LatentObservations, as_encoder, owner_of
+
+__all__ = ["VPTLatentObservation"]
+
+
+class VPTLatentObservation(gym.ObservationWrapper[Any, Any, Any], gym.utils.RecordConstructorArgs):
+    """Turns the pixels of an environment into VPT latents, with the network's memory of the running episode.
+
+    The first frame after `reset`, and the first frame after a step that ended an episode (under an auto-resetting wrapper),
+    opens an episode: it is encoded with `first=True` and sees itself alone.
+
+    Args:
+        env: its observation is an image (uint8; height x width x 1 or 3, or channels first) or a Dict with one.
+        encoder: from `vpt_gym.load_encoder`, shared freely; or a source string.
+        image_key: key of the image, where not exactly one entry of a Dict observation is an image.
+        keep: keys of a Dict observation to hand on beside the latent; the observation is then a Dict with `latent` and these.
+        encoder_options: keyword arguments of `load_encoder`, when `encoder` is a source string.
+
+    The observation is float32 [latent_size], or with `keep` a Dict `{"latent": ..., ...}`. The wrapper's arguments are
+    recorded in `env.spec` as the encoder's source and options, so that `gymnasium.make(env.spec)` rebuilds the environment.
+
+    Raises:
+        ObservationError: the observation holds no image that VPT can look at, a key is missing, or the environment is
+            wrapped already; from `reset` and `step` too, when an observation is not what its space says.
+        ResetNeeded: `step` before the first `reset`.
+    """
+
+    def __init__(
+        self,
+        env: gym.Env[Any, Any],
+        encoder: VPTEncoder | str,
+        *,
+        image_key: str | None = None,
+        keep: Sequence[str] = (),
+        encoder_options: Mapping[str, str] | None = None,
+    ) -> None:
+        owner = owner_of(env)
+        _refuse_double_wrapping(env, owner)
+        self.encoder = as_encoder(encoder, encoder_options)
+        self._latent_observations = LatentObservations(
+            env.observation_space, self.encoder.latent_space, image_key, keep, owner
+        )
+        gym.utils.RecordConstructorArgs.__init__(
+            self,
+            encoder=self.encoder.source,
+            image_key=image_key,
+            keep=list(keep),
+            encoder_options=self.encoder.options,
+        )
+        gym.ObservationWrapper.__init__(self, env)
+        self.observation_space = self._latent_observations.space
+        self._stream = self.encoder.stream(1)
+        self._opens: bool | None = None
+        """Whether the next frame opens an episode; None before the first reset."""
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        """Resets the environment; the observation is the opening frame's latent."""
+        observation, info = self.env.reset(seed=seed, options=options)
+        self._opens = True
+        return self.observation(observation), info
+
+    def step(self, action: Any) -> tuple[Any, SupportsFloat, bool, bool, dict[str, Any]]:
+        """Steps the environment; the observation is the new frame's latent, also when the episode ends with it."""
+        if self._opens is None:
+            raise ResetNeeded(f"{self._latent_observations.owner}: step was called before reset; call reset first.")
+        observation, reward, terminated, truncated, info = self.env.step(action)
+        latent = self.observation(observation)
+        self._opens = bool(terminated or truncated)
+        return latent, reward, terminated, truncated, info
+
+    def observation(self, observation: Any) -> Any:
+        """Encodes the next frame of the running episode and moves its memory on; called by `reset` and `step`."""
+        frame = self._latent_observations.frame(observation)
+        latents = self._stream.step(frame, np.array([bool(self._opens)]))
+        self._opens = False
+        return self._latent_observations.join(latents[0].cpu().numpy(), observation)
+
+
+def _refuse_double_wrapping(env: gym.Env[Any, Any], owner: str) -> None:
+    while isinstance(env, gym.Wrapper):
+        if isinstance(env, VPTLatentObservation):
+            raise ObservationError(f"{owner}: the environment gives VPT latents already; wrap it once only.")
+        env = env.env

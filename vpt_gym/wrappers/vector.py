@@ -1,0 +1,181 @@
+"""A Gymnasium vector environment whose observations are VPT latents: one call of the network for all of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import numpy.typing as npt
+from gymnasium.vector import AutoresetMode, VectorEnv, VectorWrapper
+from gymnasium.vector.utils import batch_space
+
+from vpt_gym.encoder import VPTEncoder
+from vpt_gym.errors import ObservationError, ResetNeeded
+from vpt_gym.frames import Frames
+from vpt_gym.wrappers.observations import LATENT, LatentObservations, Latents, as_encoder, owner_of
+
+__all__ = ["VPTLatentObservation"]
+
+Mask = npt.NDArray[np.bool_]
+
+
+class VPTLatentObservation(VectorWrapper):
+    """Turns the pixels of N environments into VPT latents, with the network's memory of each running episode.
+
+    All three autoreset modes work, and so does `reset(options={"reset_mask": mask})`, which steps only the rows in the mask
+    and hands back the other rows' last latents. In SAME_STEP mode `infos["final_obs"]` holds the ended episodes' last
+    latents, computed on the memory of the episode that they end.
+
+    Args:
+        env: a vector environment, whose single observation is an image (uint8; height x width x 1 or 3, or channels first)
+            or a Dict with one; `metadata["autoreset_mode"]` must be set, as Gymnasium's own are.
+        encoder: from `vpt_gym.load_encoder`, shared freely; or a source string.
+        image_key: key of the image, where not exactly one entry of a Dict observation is an image.
+        keep: keys of a Dict observation to hand on beside the latent; the observation is then a Dict with `latent` and these.
+        encoder_options: keyword arguments of `load_encoder`, when `encoder` is a source string.
+
+    Observations are float32 [N, latent_size], or with `keep` a Dict `{"latent": ..., ...}`; fresh arrays every time.
+
+    Raises:
+        ObservationError: the observation holds no image that VPT can look at, a key is missing, the environments are wrapped
+            already, or the autoreset mode is unknown; from `reset` and `step` too, when observations are not what their
+            space says, a mask is not a boolean array of N with a True in it, or a last observation is missing.
+        ResetNeeded: `step` or a masked `reset` before the first whole `reset`.
+    """
+
+    def __init__(
+        self,
+        env: VectorEnv[Any, Any, Any],
+        encoder: VPTEncoder | str,
+        *,
+        image_key: str | None = None,
+        keep: Sequence[str] = (),
+        encoder_options: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(env)
+        self._owner = owner_of(env)
+        _refuse_double_wrapping(env, self._owner)
+        self._mode = _autoreset_mode(env, self._owner)
+        self.encoder = as_encoder(encoder, encoder_options)
+        self._latent_observations = LatentObservations(
+            env.single_observation_space, self.encoder.latent_space, image_key, keep, self._owner
+        )
+        self.single_observation_space = self._latent_observations.space
+        self.observation_space = batch_space(self._latent_observations.space, env.num_envs)
+        self._stream = self.encoder.stream(env.num_envs)
+        self._latents: Latents | None = None
+        """[N, latent_size], a private copy of the latents handed out last; None before the first reset."""
+        self._done: Mask = np.zeros(env.num_envs, np.bool_)
+        """Rows whose episode ended with the step before."""
+
+    def reset(self, *, seed: Any = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        """Resets all environments, or with `options={"reset_mask": mask}` those in the mask (bool [N])."""
+        mask = None
+        if options is not None and "reset_mask" in options:
+            mask = self._check_mask(options["reset_mask"])
+            # Gymnasium's environments take the mask out of the dict they are given; this one is the caller's.
+            options = dict(options)
+        observations, infos = self.env.reset(seed=seed, options=options)
+        frames = self._latent_observations.frames(observations, self.num_envs)
+        if mask is None:
+            latents = self._step_all(frames, np.ones(self.num_envs, np.bool_))
+            self._done = np.zeros(self.num_envs, np.bool_)
+        else:
+            assert self._latents is not None
+            latents = self._latents.copy()
+            latents[mask] = self._step_rows(frames[mask], np.flatnonzero(mask), opening=True)
+            self._done = self._done & ~mask
+        self._latents = latents
+        return self._latent_observations.join(latents.copy(), observations), infos
+
+    def step(self, actions: Any) -> tuple[Any, Any, Any, Any, dict[str, Any]]:
+        """Steps all environments and encodes their frames in one call, two when episodes end in SAME_STEP mode."""
+        if self._latents is None:
+            raise ResetNeeded(f"{self._owner}: step was called before reset; call reset first.")
+        observations, rewards, terminations, truncations, infos = self.env.step(actions)
+        frames = self._latent_observations.frames(observations, self.num_envs)
+        done = np.logical_or(terminations, truncations)
+        if self._mode is AutoresetMode.SAME_STEP:
+            if done.any():
+                infos = self._with_final_latents(infos, np.flatnonzero(done))
+            first = done
+        elif self._mode is AutoresetMode.NEXT_STEP:
+            first = self._done
+        else:
+            first = np.zeros(self.num_envs, np.bool_)
+        self._latents = self._step_all(frames, first)
+        self._done = done
+        return (
+            self._latent_observations.join(self._latents.copy(), observations),
+            rewards,
+            terminations,
+            truncations,
+            infos,
+        )
+
+    def _step_all(self, frames: Frames, first: Mask) -> Latents:
+        latents: Latents = self._stream.step(frames, first).cpu().numpy()
+        return latents
+
+    def _step_rows(self, frames: Frames, rows: npt.NDArray[np.int64], *, opening: bool) -> Latents:
+        latents: Latents = self._stream.step(frames, np.full(len(rows), opening), rows=rows).cpu().numpy()
+        return latents
+
+    def _with_final_latents(self, infos: dict[str, Any], rows: npt.NDArray[np.int64]) -> dict[str, Any]:
+        """Infos with the last observations of the rows' episodes encoded, on the memory that those episodes leave behind."""
+        present = infos.get("_final_obs")
+        if present is None or not np.all(present[rows]):
+            raise ObservationError(
+                f"{self._owner}: infos['final_obs'] and its mask '_final_obs' must hold the last observation of every episode "
+                f"that ends in SAME_STEP mode, but those of environments {rows.tolist()} are not all there; make the vector "
+                "environment provide them, or use NEXT_STEP mode."
+            )
+        final = [_row_of(infos["final_obs"], row) for row in rows]
+        frames = np.concatenate([self._latent_observations.frame(observation) for observation in final])
+        latents = self._step_rows(frames, rows, opening=False)
+        final_obs = np.full(self.num_envs, None, dtype=object)
+        for row, latent, observation in zip(rows, latents, final, strict=True):
+            final_obs[row] = self._latent_observations.join(latent.copy(), observation)
+        return {**infos, "final_obs": final_obs}
+
+    def _check_mask(self, mask: Any) -> Mask:
+        wanted = f"{self._owner}: reset_mask must be a boolean numpy array of shape ({self.num_envs},) with at least one True"
+        if not isinstance(mask, np.ndarray) or mask.dtype != np.bool_ or mask.shape != (self.num_envs,):
+            came = f"{mask.dtype} of shape {mask.shape}" if isinstance(mask, np.ndarray) else f"a {type(mask).__name__}"
+            raise ObservationError(f"{wanted}, but {came} came; True stands for the environments to reset.")
+        if not mask.any():
+            raise ObservationError(
+                f"{wanted}, but it is all False; leave the call out when no environment is to be reset."
+            )
+        if self._latents is None:
+            raise ResetNeeded(
+                f"{self._owner}: a masked reset came before the first whole one; call reset without a mask first."
+            )
+        return mask.copy()
+
+
+def _row_of(batch: Any, row: int) -> Any:
+    """One row of a batch: an array of observations, or a Dict of arrays."""
+    return {key: _row_of(value, row) for key, value in batch.items()} if isinstance(batch, Mapping) else batch[row]
+
+
+def _autoreset_mode(env: VectorEnv[Any, Any, Any], owner: str) -> AutoresetMode:
+    mode = env.metadata.get("autoreset_mode")
+    if not isinstance(mode, AutoresetMode):
+        raise ObservationError(
+            f"{owner}: the vector environment must say when it resets: metadata['autoreset_mode'] must be a "
+            f"gymnasium.vector.AutoresetMode, but it is {mode!r}; set it to what the environment does."
+        )
+    return mode
+
+
+def _refuse_double_wrapping(env: VectorEnv[Any, Any, Any], owner: str) -> None:
+    space = env.single_observation_space
+    wraps = isinstance(space, gym.spaces.Dict) and LATENT in space.spaces
+    while isinstance(env, VectorWrapper):
+        wraps = wraps or isinstance(env, VPTLatentObservation)
+        env = env.env
+    if wraps:
+        raise ObservationError(f"{owner}: the environments give VPT latents already; wrap them once only.")
