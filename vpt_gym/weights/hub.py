@@ -22,7 +22,8 @@ def fetch(repository: str, revision: str | None, weights: str, config: str) -> t
         config: name of the file that may be there.
 
     Returns:
-        Both files in the cache, of one and the same commit; None in place of a config that the repository lacks.
+        Both files in the cache, of one and the same commit; None in place of a config that the repository lacks, or
+        that is not in the cache when the weights are and nothing answers.
 
     Raises:
         WeightsError: the repository, the revision or the weights are not there, access is refused, or nothing answers
@@ -69,20 +70,19 @@ def fetch(repository: str, revision: str | None, weights: str, config: str) -> t
 def _fetch(repository: str, revision: str | None, weights: str, config: str) -> tuple[Path, Path | None]:
     from huggingface_hub import errors, hf_hub_download, try_to_load_from_cache
 
-    declared: Path | None = None
+    path = Path(hf_hub_download(repository, weights, revision=revision))
+    # The snapshot's folder is named after its commit. Asking for the config of that very commit keeps both files together
+    # even if the branch moves in between; and since a commit never changes, what the cache knows of it is final.
+    if _COMMIT.fullmatch(path.parent.name):
+        revision = path.parent.name
+    cached = try_to_load_from_cache(repository, config, revision=revision)
+    if cached is not None:
+        return path, Path(cached) if isinstance(cached, str) else None
     try:
-        declared = Path(hf_hub_download(repository, config, revision=revision))
-    except errors.LocalEntryNotFoundError:
-        # Nothing answers, and the cache has no config: it may still have the weights of a repository without one.
-        if not isinstance(try_to_load_from_cache(repository, weights, revision=revision), str):
-            raise
+        return path, Path(hf_hub_download(repository, config, revision=revision))
     except errors.EntryNotFoundError:
-        pass
-    # The snapshot's folder is named after its commit. Asking for that very commit keeps both files of one revision even
-    # if the branch moves in between, and lets the cache answer without a further request.
-    if declared is not None and _COMMIT.fullmatch(declared.parent.name):
-        revision = declared.parent.name
-    return Path(hf_hub_download(repository, weights, revision=revision)), declared
+        # The repository has no config, or it cannot be reached now and the cache has the weights alone. They are enough.
+        return path, None
 
 
 def _unreachable(repository: str, revision: str | None, error: Exception) -> str:

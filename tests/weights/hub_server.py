@@ -1,0 +1,178 @@
+"""A hub on loopback: enough of the hub's protocol for huggingface_hub to download from it, with every request counted.
+
+Small files are answered in place, as the hub does for files in git; `.safetensors` are answered by a redirect to a second
+address with the size and checksum in `X-Linked-*` headers, as the hub does for large files.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from types import TracebackType
+from urllib.parse import unquote
+
+
+@dataclass
+class Repository:
+    """Commits (by their 40 digits) with their files, and the branches and tags that name commits."""
+
+    commits: dict[str, dict[str, bytes]]
+    names: dict[str, str]
+    gated: bool = False
+
+
+@dataclass
+class Hub:
+    """A running server.
+
+    Attributes:
+        repositories: by owner/name.
+        requests: method and path of each request for a file so far, in order.
+        asides: paths of all other requests.
+        cut_off: send half of the next file and hang up.
+        broken: answer everything with 503.
+    """
+
+    repositories: dict[str, Repository]
+    requests: list[tuple[str, str]] = field(default_factory=list)
+    asides: list[str] = field(default_factory=list)
+    cut_off: bool = False
+    broken: bool = False
+
+    def __post_init__(self) -> None:
+        hub = self
+
+        class Handler(_Handler):
+            pass
+
+        Handler.hub = hub
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
+
+    @property
+    def endpoint(self) -> str:
+        """What HF_ENDPOINT must be to lead here."""
+        return f"http://127.0.0.1:{self._server.server_port}"
+
+    def __enter__(self) -> Hub:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._server.shutdown()
+        self._thread.join()
+        self._server.server_close()
+
+    def taken(self) -> list[tuple[str, str]]:
+        """Hand out the requests so far and begin a new count."""
+        taken, self.requests = self.requests, []
+        return taken
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    hub: Hub
+
+    def do_HEAD(self) -> None:
+        self._answer(with_body=False)
+
+    def do_GET(self) -> None:
+        self._answer(with_body=True)
+
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the base class names it so
+        """Stay silent: the requests are counted instead."""
+
+    def _answer(self, *, with_body: bool) -> None:
+        path = unquote(self.path)
+        if path.startswith("/api/"):
+            # What versions of huggingface_hub ask beside the files differs, and none of it is needed for a download.
+            self.hub.asides.append(path)
+            self._refuse(404, None)
+            return
+        self.hub.requests.append((self.command, path))
+        if self.hub.broken:
+            self._refuse(503, None)
+            return
+        if path.startswith("/storage/"):
+            content = next(
+                content
+                for repository in self.hub.repositories.values()
+                for files in repository.commits.values()
+                for content in files.values()
+                if _checksum(content) == path.removeprefix("/storage/")
+            )
+            self._send(content, {"ETag": f'"{_checksum(content)}"'}, with_body=with_body)
+            return
+        owner_and_name, separator, rest = path.strip("/").partition("/resolve/")
+        repository = self.hub.repositories.get(owner_and_name)
+        if repository is None or not separator:
+            # The hub does not tell strangers whether a repository is private or does not exist.
+            self._refuse(401, "RepoNotFound")
+            return
+        if repository.gated:
+            self._refuse(401, "GatedRepo")
+            return
+        revision, _, name = rest.rpartition("/")
+        commit = repository.names.get(revision, revision)
+        if commit not in repository.commits:
+            self._refuse(404, "RevisionNotFound")
+            return
+        known = {"X-Repo-Commit": commit}
+        if name not in repository.commits[commit]:
+            self._refuse(404, "EntryNotFound", known)
+            return
+        content = repository.commits[commit][name]
+        if name.endswith(".safetensors"):
+            linked = {"X-Linked-Size": str(len(content)), "X-Linked-Etag": f'"{_checksum(content)}"'}
+            # Another name of this machine, for huggingface_hub follows a redirect to the same host on its own account.
+            storage = self.hub.endpoint.replace("127.0.0.1", "localhost")
+            self._redirect(f"{storage}/storage/{_checksum(content)}", known | linked)
+        else:
+            self._send(content, known | {"ETag": f'"{_checksum(content)[:40]}"'}, with_body=with_body)
+
+    def _send(self, content: bytes, headers: dict[str, str], *, with_body: bool) -> None:
+        start = 0
+        wanted = self.headers.get("Range")
+        if wanted is not None:
+            start = int(wanted.removeprefix("bytes=").partition("-")[0])
+            headers["Content-Range"] = f"bytes {start}-{len(content) - 1}/{len(content)}"
+        self.send_response(200 if wanted is None else 206)
+        for name, value in headers.items():
+            self.send_header(name, value)
+        self.send_header("Accept-Ranges", "bytes")
+        self.send_header("Content-Length", str(len(content) - start))
+        self.end_headers()
+        if not with_body:
+            return
+        if self.hub.cut_off:
+            self.hub.cut_off = False
+            self.wfile.write(content[start : len(content) // 2])
+            self.close_connection = True
+            return
+        self.wfile.write(content[start:])
+
+    def _redirect(self, location: str, headers: dict[str, str]) -> None:
+        self.send_response(302)
+        for name, value in headers.items():
+            self.send_header(name, value)
+        self.send_header("Location", location)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    def _refuse(self, status: int, code: str | None, headers: dict[str, str] | None = None) -> None:
+        self.send_response(status)
+        for name, value in (headers or {}).items():
+            self.send_header(name, value)
+        if code is not None:
+            self.send_header("X-Error-Code", code)
+            self.send_header("X-Error-Message", f"{code}, says the server")
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+
+def _checksum(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()

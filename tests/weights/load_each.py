@@ -1,0 +1,34 @@
+"""Run by test_hub.py in a process of its own, for huggingface_hub reads its settings when it is imported.
+
+Loads each source named on the command line and prints, as JSON, one dict for each: its digest, files and summary, or the
+message of the WeightsError.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from unittest import mock
+
+from vpt_gym.errors import WeightsError
+from vpt_gym.weights import load_checkpoint
+
+
+def attempt(source: str) -> dict[str, object]:
+    """Load one source, or say why not."""
+    try:
+        checkpoint = load_checkpoint(source)
+    except WeightsError as error:
+        return {"error": str(error)}
+    files = [str(path) for path in checkpoint.report.files]
+    return {"digest": checkpoint.digest, "files": files, "summary": checkpoint.report.summary()}
+
+
+if __name__ == "__main__":
+    if "huggingface_hub" in sys.modules:
+        sys.exit("huggingface_hub is imported before anything is asked of the hub")
+    # huggingface_hub waits longer and longer between its attempts at a server that does not answer; nothing here gets
+    # better by waiting.
+    with mock.patch("time.sleep"):
+        answers = [attempt(source) for source in sys.argv[1:]]
+    sys.stdout.write(json.dumps(answers))
