@@ -48,7 +48,7 @@ types: $(VENV)/.full  ## mypy, strict
 	@$(BIN)/mypy
 
 contract: $(VENV)/.full  ## import-linter: which room may import which
-	@$(BIN)/lint-imports
+	@$(BIN)/lint-imports --no-logo
 
 lock: $(VENV)/.full  ## pin the newest releases again (keeps torch)
 	@grep -E '^(torch|uv)==' $(PINS) | $(BIN)/uv pip compile --quiet --universal --python-version 3.10 --upgrade \

@@ -26,7 +26,7 @@ EXAMPLE_ARGUMENTS: dict[str, list[str]] = {}
 LANGUAGES = {"", "python", "bash", "console", "json", "text", "toml"}
 """What a fence may say; a snippet fenced as `py` would run nowhere."""
 
-RUN = "import sys; path = sys.argv.pop(); exec(compile(open(path, encoding='utf-8').read(), path, 'exec'))"
+RUN = "import pathlib, sys; path = pathlib.Path(sys.argv.pop()); exec(compile(path.read_text('utf-8'), path, 'exec'))"
 """Runs a page's snippets as a notebook would: worker processes do not import the main module again."""
 
 
