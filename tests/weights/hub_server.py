@@ -107,6 +107,9 @@ class _Handler(BaseHTTPRequestHandler):
             )
             self._send(content, {"ETag": f'"{_checksum(content)}"'}, with_body=with_body)
             return
+        self._resolve(path, with_body=with_body)
+
+    def _resolve(self, path: str, *, with_body: bool) -> None:
         owner_and_name, separator, rest = path.strip("/").partition("/resolve/")
         repository = self.hub.repositories.get(owner_and_name)
         if repository is None or not separator:

@@ -102,7 +102,8 @@ def test_offline_makes_no_request(hub: Hub, load: Load) -> None:
     (error,) = load("owner/empty", HF_HUB_OFFLINE="1")
     assert "HF_HUB_OFFLINE" in error["error"]
     assert "does not hold 'owner/empty'" in error["error"]
-    assert hub.taken() == hub.asides == []
+    assert hub.taken() == []
+    assert hub.asides == []
 
 
 def test_revisions(hub: Hub, load: Load, contents: dict[str, bytes]) -> None:
@@ -137,6 +138,9 @@ def test_repository_without_config(hub: Hub, load: Load, contents: dict[str, byt
     assert answer["digest"] == contents["old digest"].decode()
     assert [Path(name).name for name in answer["files"]] == ["model.safetensors"]
     assert answer["summary"].endswith("9 left aside: pi_head 4, value_head 5")
+    hub.taken()
+    assert load("owner/bare") == [answer]
+    assert [method for method, _ in hub.taken()] == ["HEAD"], "that a commit has no config is not asked twice"
 
 
 def test_what_the_hub_does_not_have(hub: Hub, load: Load) -> None:
@@ -161,8 +165,12 @@ def test_config_that_disagrees(hub: Hub, load: Load) -> None:
 def test_download_that_is_cut_off_is_taken_up_again(hub: Hub, load: Load, contents: dict[str, bytes]) -> None:
     hub.cut_off = True
     (answer,) = load("owner/bare")
+    if "error" in answer:  # huggingface_hub before 1.0 leaves the second attempt to the user
+        assert "Downloading 'owner/bare' from the hub failed" in answer["error"]
+        assert "try again" in answer["error"]
+        (answer,) = load("owner/bare")
     assert answer["digest"] == contents["old digest"].decode()
-    assert len(downloads(hub)) == 2
+    assert len([name for name in downloads(hub) if len(name) == 64]) == 2
 
 
 def test_nobody_answers(hub: Hub, load: Load, unused_endpoint: str) -> None:

@@ -181,5 +181,6 @@ def test_untrained_is_said_to_be_and_follows_its_seed() -> None:
     assert first.digest == again.digest != other.digest
     assert first.report.untrained
     assert "untrained" in first.report.summary()
-    assert first.report.files == first.report.aside == ()
+    assert first.report.files == ()
+    assert first.report.aside == ()
     assert len(first.tensors) == 125
