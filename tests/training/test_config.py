@@ -1,0 +1,74 @@
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from vpt_gym.errors import VPTGymError
+from vpt_gym.training import ALGORITHMS, TrainingConfig
+
+
+def config(**changes: object) -> TrainingConfig:
+    return TrainingConfig(**{"env_id": "Light-v0", "encoder": "random:tiny", **changes})  # type: ignore[arg-type]
+
+
+def test_a_config_survives_json() -> None:
+    before = config(
+        env_kwargs={"frame_skip": 4, "name": "x", "deep": {"a": [1, None]}},
+        algo="dqn",
+        keep=("compass",),
+        net_arch=(64, 32),
+        hyperparameters={"gamma": 0.9},
+    )
+    after = TrainingConfig.from_dict(json.loads(json.dumps(before.to_dict())))
+    assert after.resolved == before.resolved
+    assert {**vars(after), "hyperparameters": 0} == {**vars(before), "hyperparameters": 0}
+
+
+def test_the_json_spells_out_every_hyperparameter() -> None:
+    for algo, algorithm in ALGORITHMS.items():
+        written = config(algo=algo, hyperparameters={"gamma": 0.5}).to_dict()["hyperparameters"]
+        assert written == {**algorithm.defaults, "gamma": 0.5}
+
+
+@pytest.mark.parametrize("change", [{"extra": 1}, {"seed": None}])
+def test_a_config_of_another_version_is_refused(change: dict[str, object]) -> None:
+    values = {**config().to_dict(), **change}
+    if change == {"seed": None}:
+        del values["seed"]
+    with pytest.raises(VPTGymError, match=r"differs in: (extra|seed)"):
+        TrainingConfig.from_dict(values)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"algo": "td3"}, "ppo, a2c, dqn, sac"),
+        ({"video": "avi"}, "gif, mp4, none"),
+        ({"steps": 0}, "steps must be 1 or more"),
+        ({"seed": -1}, "seed must be 0 or more"),
+        ({"net_arch": (64, 0)}, "net_arch"),
+        ({"algo": "dqn", "hyperparameters": {"n_epochs": 3}}, "DQN has no n_epochs; it takes learning_rate"),
+        ({"n_envs": 3, "hyperparameters": {"n_steps": 10, "batch_size": 7}}, "= 30 is not a multiple of 7"),
+    ],
+)
+def test_impossible_values_are_refused(changes: dict[str, object], message: str) -> None:
+    with pytest.raises(VPTGymError, match=message):
+        config(**changes)
+
+
+def test_steps_are_rounded_up_to_whole_rollouts() -> None:
+    assert config(steps=100, n_envs=2, hyperparameters={"n_steps": 32}).planned_steps == 128
+    assert config(steps=128, n_envs=2, hyperparameters={"n_steps": 32}).planned_steps == 128
+    assert config(steps=101, n_envs=2, algo="dqn").planned_steps == 102
+
+
+def test_importing_the_room_loads_nothing_heavy() -> None:
+    code = (
+        "import sys, vpt_gym.training, vpt_gym.cli.main\n"
+        "print([m for m in ('stable_baselines3', 'matplotlib', 'vizdoom', 'tensorboard', 'PIL') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

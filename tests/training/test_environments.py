@@ -1,0 +1,58 @@
+from __future__ import annotations
+
+from types import MappingProxyType
+from typing import Any
+
+import pytest
+
+from tests.training.pixel_env import ENV_ID
+from vpt_gym.errors import VPTGymError
+from vpt_gym.training import TrainingConfig, environments
+from vpt_gym.training.environments import Provider, check_env, qualified_id
+
+
+def config(env_id: str = ENV_ID, **changes: Any) -> TrainingConfig:
+    return TrainingConfig(env_id=env_id, encoder="random:tiny", **changes)
+
+
+def test_the_facts_of_an_environment() -> None:
+    facts = check_env(config(env_kwargs={"frame_skip": 4}))
+    assert facts.qualified_id == ENV_ID
+    assert facts.action_space.n == 2  # type: ignore[attr-defined]
+    assert facts.video_fps == 20 / 4
+    assert check_env(config()).video_fps == 20
+
+
+def test_vizdoom_ids_carry_their_module() -> None:
+    pytest.importorskip("vizdoom")
+    assert qualified_id("VizdoomBasic-v1") == "vizdoom.gymnasium_wrapper:VizdoomBasic-v1"
+    assert qualified_id("vizdoom.gymnasium_wrapper:VizdoomBasic-v1") == "vizdoom.gymnasium_wrapper:VizdoomBasic-v1"
+    assert qualified_id("CartPole-v1") == "CartPole-v1"
+
+
+def test_a_missing_package_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    absent = Provider("absent_package.gymnasium_wrapper", "pip install 'vpt-gym[vizdoom]'")
+    monkeypatch.setattr(environments, "PROVIDERS", MappingProxyType({"Vizdoom": absent}))
+    with pytest.raises(
+        VPTGymError, match=r"absent_package, which is not installed; run: pip install 'vpt-gym\[vizdoom\]'"
+    ):
+        check_env(config("VizdoomBasic-v1"))
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        (config("Nowhere-v0"), "no environment 'Nowhere-v0'.*module:Nowhere-v0"),
+        (config("not an id"), "not an id cannot be made"),
+        (config("absent_module:Light-v0"), "needs a Python module that is not installed: .*absent_module"),
+        (config(env_kwargs={"frame_skp": 4}), "cannot be made with frame_skp=4: .*frame_skp"),
+        (config("CartPole-v1"), "CartPole-v1: .* uint8"),
+        (config(image_key="pixels"), "image_key='pixels'"),
+        (config(env_kwargs={"as_dict": True}, keep=("map",)), "map"),
+        (config(algo="sac"), "SAC acts in Box, but .* is Discrete; use --algo ppo or a2c or dqn"),
+        (config(algo="dqn", env_kwargs={"continuous": True}), "DQN acts in Discrete, .* use --algo ppo or a2c or sac"),
+    ],
+)
+def test_mistakes_end_in_one_sentence(config: TrainingConfig, message: str) -> None:
+    with pytest.raises(VPTGymError, match=message):
+        check_env(config)

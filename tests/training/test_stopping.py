@@ -1,0 +1,29 @@
+from __future__ import annotations
+
+import signal
+
+import pytest
+
+from vpt_gym.training.stopping import Stopped, StopSignal
+
+
+def test_the_first_ctrl_c_is_a_wish_and_the_second_an_order() -> None:
+    before = signal.getsignal(signal.SIGINT)
+    with StopSignal() as stop:
+        stop.check()
+        signal.raise_signal(signal.SIGINT)
+        assert stop.requested
+        with pytest.raises(Stopped):
+            stop.check()
+        with stop.held():
+            signal.raise_signal(signal.SIGINT)
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_a_ctrl_c_while_files_are_written_is_not_lost() -> None:
+    with StopSignal() as stop:
+        with stop.held():
+            signal.raise_signal(signal.SIGINT)
+        assert stop.requested

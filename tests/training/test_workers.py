@@ -1,0 +1,52 @@
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+from collections.abc import Iterator
+
+import gymnasium as gym
+import numpy as np
+import pytest
+
+from tests.training.pixel_env import LightEnv
+from vpt_gym.training.workers import WorkerDiedError, WorkerVecEnv
+
+
+class Telling(gym.Wrapper):  # type: ignore[type-arg]
+    """Says whether its process could hear Ctrl-C, and can be told to die."""
+
+    def deaf(self) -> bool:
+        return signal.SIGINT in signal.pthread_sigmask(signal.SIG_BLOCK, set())
+
+    def pid(self) -> int:
+        return os.getpid()
+
+
+@pytest.fixture
+def venv() -> Iterator[WorkerVecEnv]:
+    made = WorkerVecEnv([lambda: Telling(LightEnv(die_after=3))] * 2)
+    yield made
+    made.close()
+
+
+def test_workers_are_deaf_and_die_with_a_sentence(venv: WorkerVecEnv) -> None:
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert venv.env_method("deaf") == [True, True]
+    venv.reset()
+    for pid in venv.env_method("pid"):
+        os.kill(pid, signal.SIGINT)
+    for _ in range(2):
+        venv.step(np.zeros(2, int))
+    with pytest.raises(WorkerDiedError, match="number 0: exit code 3"):
+        venv.step(np.zeros(2, int))
+    venv.close()
+    assert not any(process.is_alive() for process in venv.processes)
+
+
+def test_closing_in_the_middle_of_a_step_ends_every_worker(venv: WorkerVecEnv) -> None:
+    venv.reset()
+    venv.step_async(np.zeros(2, int))
+    venv.close()
+    venv.close()
+    assert not set(venv.processes) & set(multiprocessing.active_children())

@@ -1,0 +1,133 @@
+"""How a run looks in a terminal, and in a log file."""
+
+from __future__ import annotations
+
+import sys
+from types import TracebackType
+from typing import Any
+
+from tqdm import tqdm
+
+from vpt_gym.training.config import TrainingConfig
+from vpt_gym.training.report import Facts, Progress, Reporter, Score
+
+__all__ = ["TerminalReporter", "duration", "score_words"]
+
+LINE_EVERY = 0.1
+"""Without a terminal, a line for every tenth of the training,"""
+LINE_SECONDS = 60.0
+"""and at least one a minute."""
+
+
+class TerminalReporter(Reporter):
+    """Prints a run: a progress bar on a terminal, now and then a line elsewhere.
+
+    Args:
+        config: the training that is about to start; None for an evaluation alone.
+    """
+
+    def __init__(self, config: TrainingConfig | None = None) -> None:
+        self.config = config
+        self.live = sys.stderr.isatty()
+        self._bar: tqdm[Any] | None = None
+        self._line_steps = 0
+        self._line_seconds = 0.0
+
+    def __enter__(self) -> TerminalReporter:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._close_bar()
+
+    def starting(self, facts: Facts) -> None:
+        """Print what is about to happen."""
+        if self.config is None:
+            return
+        config = self.config
+        arguments = "".join(f", {key}={value!r}" for key, value in config.env_kwargs.items())
+        head = " - ".join(str(width) for width in config.net_arch) or "linear"
+        print(f"{config.env_id}: {config.algo.upper()} on VPT latents, {config.planned_steps:,} steps")
+        print(f"  environment  {config.n_envs} in parallel{arguments}, seed {config.seed}")
+        print(f"  encoder      {facts.encoder}")
+        if facts.untrained:
+            print("               UNTRAINED: random weights, the architecture of VPT without what it learned")
+        print(f"  head         {head}, on the CPU; torch uses {_plural(facts.threads, 'thread')}")
+        print(f"  run folder   {facts.folder}", flush=True)
+
+    def baseline(self, score: Score) -> None:
+        """Print the random policy's score."""
+        self._close_bar()
+        print(f"  random       {score_words(score)}", flush=True)
+
+    def progress(self, progress: Progress) -> None:
+        """Move the bar, or print a line when it is time."""
+        mean = "-" if progress.mean_return is None else f"{progress.mean_return:+.1f}"
+        words = f"{progress.frames_per_second:.0f} frames/s, return {mean}, {_clock(progress.seconds_left)} left"
+        if self.live:
+            bar = self._open_bar("training", progress.total, "steps")
+            bar.set_postfix_str(words, refresh=False)
+            bar.update(progress.steps - bar.n)
+            bar.refresh()
+            if progress.steps >= progress.total:
+                self._close_bar()
+        elif (
+            progress.steps - self._line_steps >= LINE_EVERY * progress.total
+            or progress.seconds - self._line_seconds >= LINE_SECONDS
+            or self._line_steps < progress.steps == progress.total
+        ):
+            self._line_steps, self._line_seconds = progress.steps, progress.seconds
+            print(f"  training     {progress.steps:,} of {progress.total:,} steps, {words}", flush=True)
+
+    def playing(self, what: str, done: int, total: int) -> None:
+        """Move the bar of an evaluation."""
+        if self.live:
+            bar = self._open_bar(what, total, "episodes")
+            bar.update(done - bar.n)
+            bar.refresh()
+            if done >= total:
+                self._close_bar()
+
+    def _open_bar(self, what: str, total: int, unit: str) -> tqdm[Any]:
+        if self._bar is None:
+            form = "{desc} {percentage:3.0f}%|{bar}| {n:,}/{total:,} {unit}{postfix}"
+            self._bar = tqdm(
+                total=total,
+                desc=f"  {what:<12}",
+                unit=unit,
+                bar_format=form,
+                leave=what == "training",
+                dynamic_ncols=True,
+            )
+        return self._bar
+
+    def _close_bar(self) -> None:
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None
+
+
+def score_words(score: Score) -> str:
+    """A score as people read it."""
+    return f"{score.mean:+.1f} ± {score.std:.1f} mean return over {_plural(len(score.returns), 'episode')}"
+
+
+def duration(seconds: float) -> str:
+    """Seconds as `42 s` or `3 min 05 s` or `2 h 03 min`."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+
+
+def _clock(seconds: float) -> str:
+    whole = round(seconds)
+    hours, rest = divmod(whole, 3600)
+    return f"{hours}:{rest // 60:02d}:{rest % 60:02d}" if hours else f"{rest // 60}:{rest % 60:02d}"
+
+
+def _plural(number: int, noun: str) -> str:
+    return f"{number} {noun}" + "s" * (number != 1)

@@ -1,0 +1,116 @@
+"""The run folder: which file lies where, and no file that is half written."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import re
+from collections.abc import Callable, Iterable, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from vpt_gym.errors import VPTGymError
+
+__all__ = ["RunFolder", "write_atomically"]
+
+
+class RunFolder:
+    """Paths inside one run folder, and atomic writes into it.
+
+    Every file is written beside its place and then moved there in one step, so that a reader, a crash or a second
+    Ctrl-C meets either the old file or the new one. The two live logs, progress.csv and the TensorBoard file, grow line
+    by line instead.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.model = path / "model.zip"
+        self.config = path / "config.json"
+        self.curve = path / "learning_curve.png"
+        self.episodes = path / "episodes.csv"
+        self.progress = path / "progress.csv"
+        self.tensorboard = path / "tensorboard"
+
+    @classmethod
+    def plan(cls, path: Path | None, env_id: str) -> RunFolder:
+        """A folder that `make` can make: `path`, or `runs/<env>-<time>` under the current directory.
+
+        Raises:
+            VPTGymError: there is something at `path` already.
+        """
+        if path is None:
+            name = re.sub(r"[^A-Za-z0-9._-]+", "-", env_id.rpartition(":")[2])
+            path = Path("runs") / f"{name}-{datetime.now().astimezone():%Y%m%d-%H%M%S}"
+        if path.exists() and (not path.is_dir() or any(path.iterdir())):
+            raise VPTGymError(f"The run folder {path} holds something already; name a new one with --run.")
+        return cls(path)
+
+    def make(self) -> None:
+        """Make the folder on disk.
+
+        Raises:
+            VPTGymError: the place is not writable.
+        """
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise VPTGymError(f"The run folder {self.path} cannot be made: {error.strerror}.") from error
+
+    @classmethod
+    def open(cls, path: Path) -> RunFolder:
+        """A folder that `vpt-gym train` has left.
+
+        Raises:
+            VPTGymError: it holds no config.json or no model.zip.
+        """
+        folder = cls(path)
+        for needed in (folder.config, folder.model):
+            if not needed.is_file():
+                raise VPTGymError(
+                    f"{path} is not a run folder of vpt-gym train: it holds no {needed.name}. "
+                    f"Give the folder that the last lines of vpt-gym train name."
+                )
+        return folder
+
+    def video(self, suffix: str, name: str = "episode") -> Path:
+        """Where a video of this run lies."""
+        return self.path / f"{name}.{suffix}"
+
+    def read_config(self) -> dict[str, Any]:
+        """config.json as written.
+
+        Raises:
+            VPTGymError: the file is not JSON or lacks the sections that `vpt-gym train` writes.
+        """
+        try:
+            values = json.loads(self.config.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise VPTGymError(f"{self.config} is not valid JSON ({error}); restore the file or train again.") from error
+        if not isinstance(values, dict) or not {"training", "encoder"} <= set(values):
+            raise VPTGymError(f"{self.config} lacks the sections 'training' and 'encoder'; train again.")
+        return values
+
+    def write_config(self, values: dict[str, Any]) -> None:
+        """Write config.json."""
+        text = json.dumps(values, indent=2) + "\n"
+        write_atomically(self.config, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+
+    def write_episodes(self, rows: Iterable[Sequence[float]]) -> None:
+        """Write episodes.csv: steps of the run when the episode ended, its return, its length in steps."""
+        text = io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow(["steps", "return", "length"])
+        writer.writerows(rows)
+        write_atomically(self.episodes, lambda temporary: temporary.write_text(text.getvalue(), encoding="utf-8"))
+
+
+def write_atomically(target: Path, write: Callable[[Path], object]) -> None:
+    """Call `write` with a path beside `target` and of the same suffix, then move the result into place."""
+    temporary = target.with_name(f".{target.stem}.partial{target.suffix}")
+    try:
+        write(temporary)
+        temporary.replace(target)
+    finally:
+        temporary.unlink(missing_ok=True)

@@ -1,0 +1,139 @@
+"""Environment processes that Ctrl-C does not reach, and that end with a sentence when they die."""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+import multiprocessing.util
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import gymnasium as gym
+import numpy.typing as npt
+from stable_baselines3.common.vec_env import SubprocVecEnv
+from stable_baselines3.common.vec_env.base_vec_env import VecEnvObs, VecEnvStepReturn
+
+from vpt_gym.errors import VPTGymError
+
+__all__ = ["WorkerDiedError", "WorkerVecEnv"]
+
+CLOSE_SECONDS = 5.0
+
+
+class WorkerDiedError(VPTGymError, RuntimeError):
+    """A process that runs an environment has ended by itself."""
+
+
+class WorkerVecEnv(SubprocVecEnv):
+    """SB3's `SubprocVecEnv` for a command line.
+
+    A terminal sends Ctrl-C to every process of the group. Here only the parent hears it, so that workers neither die in
+    the middle of a step nor print tracebacks; a worker that dies for another reason raises `WorkerDiedError` in the
+    parent; and `close` ends within seconds whatever state the workers are in.
+    """
+
+    def __init__(self, env_fns: list[Callable[[], gym.Env[Any, Any]]], start_method: str | None = None) -> None:
+        # The server that workers are forked from imports torch and SB3 once, instead of each of them: seconds on few cores.
+        multiprocessing.set_forkserver_preload(["vpt_gym.wrappers.sb3"])
+        with _sigint_ignored(), self._death_explained():
+            super().__init__([_Deaf(fn) for fn in env_fns], start_method=start_method)
+
+    def reset(self) -> VecEnvObs:
+        with self._death_explained():
+            return super().reset()
+
+    def step_async(self, actions: npt.NDArray[Any]) -> None:
+        with self._death_explained():
+            super().step_async(actions)
+
+    def step_wait(self) -> VecEnvStepReturn:
+        with self._death_explained():
+            return super().step_wait()
+
+    def env_method(self, method_name: str, *args: Any, indices: Any = None, **kwargs: Any) -> list[Any]:
+        with self._death_explained():
+            return super().env_method(method_name, *args, indices=indices, **kwargs)
+
+    def close(self) -> None:
+        """End every worker: asked first, terminated after five seconds in all."""
+        if self.closed:
+            return
+        self.closed = True
+        for remote in self.remotes:
+            # A dead worker's pipe is broken, and there is nobody left to ask.
+            with contextlib.suppress(OSError):
+                remote.send(("close", None))
+        deadline = time.monotonic() + CLOSE_SECONDS
+        for process in self.processes:
+            process.join(timeout=max(0.0, deadline - time.monotonic()))
+            if process.is_alive():
+                process.terminate()
+                process.join()
+        for remote in self.remotes:
+            remote.close()
+
+    @contextlib.contextmanager
+    def _death_explained(self) -> Iterator[None]:
+        try:
+            yield
+        except (EOFError, ConnectionError) as error:
+            for process in self.processes:
+                process.join(timeout=0.2)
+            codes = _exit_codes(self.processes)
+            raise WorkerDiedError(
+                f"An environment process ended by itself ({codes}); what it printed stands above. "
+                f"Step the environment alone in a Python session to see the fault."
+            ) from error
+
+
+class _Deaf:
+    """An env constructor that first makes its process deaf to Ctrl-C.
+
+    The signal is blocked, not ignored, where the platform can: ViZDoom installs a C++ handler of its own over Python's.
+    Threads and child processes (a game engine) inherit the block.
+    """
+
+    def __init__(self, make: Callable[[], gym.Env[Any, Any]]) -> None:
+        self.make = make
+
+    def __call__(self) -> gym.Env[Any, Any]:
+        if hasattr(signal, "pthread_sigmask"):
+            signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        else:
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
+        return _ClosedAtExit(self.make())
+
+
+class _ClosedAtExit(gym.Wrapper[Any, Any, Any, Any]):
+    """Closes its env when the worker ends, also where nobody says so because the parent was killed.
+
+    Otherwise a game engine in a process of its own would live on.
+    """
+
+    def __init__(self, env: gym.Env[Any, Any]) -> None:
+        super().__init__(env)
+        self._close_once = multiprocessing.util.Finalize(None, env.close, exitpriority=0)
+
+    def close(self) -> None:
+        self._close_once()
+
+
+@contextlib.contextmanager
+def _sigint_ignored() -> Iterator[None]:
+    """Start processes that are deaf from their first instruction: a child inherits that a signal is ignored."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    previous = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, previous)
+
+
+def _exit_codes(processes: Sequence[Any]) -> str:
+    dead = [f"number {i}: exit code {p.exitcode}" for i, p in enumerate(processes) if p.exitcode is not None]
+    return "; ".join(dead) or "no exit code known"
