@@ -31,6 +31,7 @@ def film_seconds(film: Image.Image) -> float:
 
 FILES = {
     "model.zip",
+    "vecnormalize.pkl",
     "config.json",
     "learning_curve.png",
     "episodes.csv",

@@ -66,6 +66,8 @@ class TerminalReporter(Reporter):
         mean = "-" if progress.mean_return is None else f"{progress.mean_return:+.1f}"
         words = f"{progress.frames_per_second:.0f} frames/s, return {mean}, {_clock(progress.seconds_left)} left"
         if self.live:
+            if progress.steps >= progress.total and self._bar is None:
+                return
             bar = self._open_bar("training", progress.total, "steps")
             bar.set_postfix_str(words, refresh=False)
             bar.update(progress.steps - bar.n)

@@ -19,9 +19,9 @@ DEFAULTS = TrainingConfig(env_id="", encoder="")
 
 DESCRIPTION = """\
 Train a head on the latents of a frozen VPT network, measure it beside the
-random policy, and leave a run folder: model.zip (Stable-Baselines3),
-config.json, learning_curve.png, a film of the evaluation, episodes.csv,
-progress.csv and a TensorBoard log. Ctrl-C ends a run early and saves it all."""
+random policy, and leave a run folder: model.zip and vecnormalize.pkl (Stable-
+Baselines3), config.json, learning_curve.png, a film of the evaluation,
+episodes.csv, progress.csv and a TensorBoard log. Ctrl-C ends a run early and saves it all."""
 
 EXAMPLES = """\
 examples:
@@ -75,7 +75,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     with TerminalReporter(config) as reporter:
         result = train(config, arguments.run_folder, reporter)
-    _print_result(result)
+    _print_result(result, config.normalize)
     return 130 if result.interrupted else 0
 
 
@@ -100,6 +100,7 @@ def _config(arguments: argparse.Namespace) -> TrainingConfig:
         image_key=arguments.image_key,
         keep=tuple(arguments.keep),
         net_arch=arguments.net_arch,
+        normalize=arguments.normalize,
         hyperparameters={name: value for name, value in chosen.items() if value is not None},
         eval_episodes=arguments.eval_episodes,
         video=arguments.video,
@@ -179,6 +180,12 @@ def _add_learning(group: argparse._ArgumentGroup) -> None:
         metavar="WIDTHS",
         help="hidden layers of the head: 64, or 64,64; none puts a linear head on the latent (default: none)",
     )
+    group.add_argument(
+        "--no-normalize",
+        dest="normalize",
+        action="store_false",
+        help="hand the head latents and rewards as they are, not scaled by their running mean and deviation",
+    )
     for name, (kind, words) in HYPERPARAMETERS.items():
         values = ", ".join(f"{a.defaults[name]:g} {algo}" for algo, a in ALGORITHMS.items() if name in a.defaults)
         group.add_argument(
@@ -212,7 +219,7 @@ def _add_output(group: argparse._ArgumentGroup) -> None:
     )
 
 
-def _print_result(result: TrainingResult) -> None:
+def _print_result(result: TrainingResult, normalize: bool) -> None:
     if result.interrupted:
         print(
             f"vpt-gym: interrupted after {result.steps:,} steps; model, curve and config are saved in {result.folder}; "
@@ -222,9 +229,17 @@ def _print_result(result: TrainingResult) -> None:
     assert result.evaluation is not None
     assert result.baseline is not None
     pace = result.steps / result.training_seconds if result.training_seconds else 0.0
-    made = ["model.zip", "config.json", "learning_curve.png", "episodes.csv", "progress.csv", "tensorboard/"]
+    made = [
+        "model.zip",
+        *["vecnormalize.pkl"] * normalize,
+        "config.json",
+        "learning_curve.png",
+        "episodes.csv",
+        "progress.csv",
+        "tensorboard/",
+    ]
     if result.video is not None:
-        made.insert(3, result.video.name)
+        made.insert(-3, result.video.name)
     print(f"  evaluation   {score_words(result.evaluation)}, actions sampled as in training")
     print(f"  random       {score_words(result.baseline)}, same environments")
     print(

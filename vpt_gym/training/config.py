@@ -102,6 +102,7 @@ class TrainingConfig:
         image_key: name of the image in a Dict observation; None finds it.
         keep: further keys of a Dict observation that the head sees beside the latent.
         net_arch: widths of the head's hidden layers; empty for a linear policy and a linear value on the latent.
+        normalize: scale latents, and rewards while training, by their running mean and deviation (SB3's VecNormalize).
         hyperparameters: values that differ from the algorithm's defaults; `resolved` gives all of them.
         eval_episodes: episodes of the evaluation after training, and of the random policy before it.
         video: `gif`, `mp4` or `none`.
@@ -123,6 +124,7 @@ class TrainingConfig:
     image_key: str | None = None
     keep: tuple[str, ...] = ()
     net_arch: tuple[int, ...] = ()
+    normalize: bool = True
     hyperparameters: dict[str, int | float] = field(default_factory=dict)
     eval_episodes: int = 20
     video: str = "gif"

@@ -12,7 +12,7 @@ import torch
 from vpt_gym.encoder import VPTEncoder, load_encoder
 from vpt_gym.errors import VPTGymError
 from vpt_gym.sb3 import make_latent_vec_env
-from vpt_gym.training.algorithms import load_model
+from vpt_gym.training.algorithms import load_model, load_statistics
 from vpt_gym.training.config import TrainingConfig
 from vpt_gym.training.environments import check_env
 from vpt_gym.training.folder import RunFolder
@@ -95,7 +95,7 @@ def evaluate(
     _check_fingerprint(network, recorded["encoder"], run)
     seed = config.seed + EVALUATION_SEED + 1 if seed is None else seed
     n_envs = min(config.n_envs, episodes)
-    venv = make_latent_vec_env(
+    latents = make_latent_vec_env(
         env_facts.qualified_id,
         n_envs,
         encoder=network,
@@ -107,6 +107,7 @@ def evaluate(
     )
     try:
         with StopSignal() as stop:
+            venv = load_statistics(config, folder.statistics, latents)
             model = load_model(config, folder.model, venv)
             # Loading restores the generator of the training run; the sampled actions belong to this evaluation's seed.
             model.set_random_seed(seed)
@@ -128,7 +129,7 @@ def evaluate(
     except Stopped:
         raise KeyboardInterrupt from None
     finally:
-        venv.close()
+        latents.close()
     if watcher is not None:
         watcher.save(target)
     random = recorded.get("random_policy")

@@ -27,6 +27,7 @@ class RunFolder:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.model = path / "model.zip"
+        self.statistics = path / "vecnormalize.pkl"
         self.config = path / "config.json"
         self.curve = path / "learning_curve.png"
         self.episodes = path / "episodes.csv"

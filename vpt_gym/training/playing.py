@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.evaluation import evaluate_policy
-from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper
+from stable_baselines3.common.vec_env import VecEnv
 
 from vpt_gym.training.report import Reporter, Score
 from vpt_gym.training.stopping import StopSignal
@@ -49,13 +49,12 @@ class RandomPolicy:
         return np.stack([np.asarray(self.action_space.sample()) for _ in range(self.num_envs)]), state
 
 
-def play_random(venv: VecEnvWrapper, episodes: int, *, seed: int, reporter: Reporter, stop: StopSignal) -> Score:
-    """The random policy's score on the environments under `venv`; the encoder never runs.
+def play_random(frames: VecEnv, episodes: int, *, seed: int, reporter: Reporter, stop: StopSignal) -> Score:
+    """The random policy's score on environments that still give frames, so that the encoder need not run.
 
     Raises:
         Stopped: the user pressed Ctrl-C.
     """
-    frames = venv.venv
     frames.seed(seed)
     return _play(
         RandomPolicy(frames, seed), frames, episodes, False, _caller("random policy", episodes, reporter, stop)

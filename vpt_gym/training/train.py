@@ -10,11 +10,11 @@ from typing import Any
 import torch
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.logger import CSVOutputFormat, Logger, TensorBoardOutputFormat
-from stable_baselines3.common.vec_env import VecEnvWrapper
+from stable_baselines3.common.vec_env import VecNormalize
 
 from vpt_gym.encoder import VPTEncoder, load_encoder
-from vpt_gym.sb3 import make_latent_vec_env
-from vpt_gym.training.algorithms import build_model
+from vpt_gym.sb3 import VecVPTLatent, make_latent_vec_env
+from vpt_gym.training.algorithms import build_model, normalized
 from vpt_gym.training.callback import TrainingCallback
 from vpt_gym.training.config import ALGORITHMS, TrainingConfig
 from vpt_gym.training.environments import EnvFacts, check_env
@@ -132,7 +132,7 @@ class _Run:
         folder: RunFolder,
         encoder: VPTEncoder,
         env_facts: EnvFacts,
-        venv: VecEnvWrapper,
+        venv: VecVPTLatent,
         reporter: Reporter,
         stop: StopSignal,
         began: float,
@@ -140,7 +140,8 @@ class _Run:
         self.config = config
         self.folder = folder
         self.env_facts = env_facts
-        self.venv = venv
+        self.frames = venv.venv
+        self.venv = normalized(config, venv)
         self.reporter = reporter
         self.stop = stop
         self.began = began
@@ -150,7 +151,7 @@ class _Run:
         self.video: Path | None = None
         self.callback = TrainingCallback(config.planned_steps, reporter, stop, lambda: self.save("running"))
         folder.make()
-        self.model: BaseAlgorithm = build_model(config, venv)
+        self.model: BaseAlgorithm = build_model(config, self.venv)
 
     def go(self) -> TrainingResult:
         """Measure, train, measure again; whatever happens, save."""
@@ -193,7 +194,7 @@ class _Run:
         """The random policy's score on the same environments."""
         seed = self.config.seed + EVALUATION_SEED
         self.baseline = play_random(
-            self.venv, self.config.eval_episodes, seed=seed, reporter=self.reporter, stop=self.stop
+            self.frames, self.config.eval_episodes, seed=seed, reporter=self.reporter, stop=self.stop
         )
         self.reporter.baseline(self.baseline)
         self.venv.seed(self.config.seed)
@@ -213,6 +214,8 @@ class _Run:
 
     def evaluate(self) -> None:
         """The trained policy's score, and a film of some of its episodes where the environment renders."""
+        if isinstance(self.venv, VecNormalize):
+            self.venv.training = False
         watcher = None
         if self.config.video != "none" and self.venv.render_mode == "rgb_array":
             # `evaluate_policy` gives the last environments the larger share of the episodes.
@@ -235,6 +238,9 @@ class _Run:
         """Bring every file of the run folder up to date; Ctrl-C waits meanwhile."""
         with self.stop.held():
             write_atomically(self.folder.model, self.model.save)
+            if isinstance(self.venv, VecNormalize):
+                statistics = self.venv
+                write_atomically(self.folder.statistics, lambda path: statistics.save(str(path)))
             self.folder.write_episodes(self.callback.episodes)
             write_atomically(self.folder.curve, self.draw)
             self.folder.write_config(
