@@ -16,13 +16,16 @@ import torch
 from tests.support.frames import MinecraftVideos
 from tests.support.minestudio import require_minestudio
 
-# Two threads whatever the machine has: sums are taken in the same order, and tests do not fight over cores.
-torch.set_num_threads(2)
-
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    """`@pytest.mark.minestudio` skips, or fails where MineStudio is promised, before the test's fixtures are made."""
-    if item.get_closest_marker("minestudio"):
+    """Fixes the threads, and lets `@pytest.mark.minestudio` skip, or fail where MineStudio is promised, before fixtures.
+
+    The count is the same on every machine, so that sums are taken in the same order. One thread, because small networks
+    are quickest so and tests that share a machine stay out of each other's way; two where VPT runs at full size.
+    """
+    compares = item.get_closest_marker("minestudio") is not None
+    torch.set_num_threads(2 if compares else 1)
+    if compares:
         require_minestudio()
 
 
