@@ -54,7 +54,7 @@ def config(**changes: Any) -> TrainingConfig:
 
 
 class Listener(Reporter):
-    """Remembers everything; presses Ctrl-C after a number of reports of one kind."""
+    """Remembers everything; presses Ctrl-C once, at the first report of one kind."""
 
     def __init__(self, interrupt_in: str = "") -> None:
         self.calls: list[tuple[str, Any]] = []
@@ -63,6 +63,7 @@ class Listener(Reporter):
     def _note(self, name: str, value: Any) -> None:
         self.calls.append((name, value))
         if name == self.interrupt_in:
+            self.interrupt_in = ""
             signal.raise_signal(signal.SIGINT)
 
     def starting(self, facts: Facts) -> None:

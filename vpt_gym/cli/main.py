@@ -24,7 +24,8 @@ Stable-Baselines3 algorithm trains a light head on what comes out."""
 EXAMPLES = """\
 examples:
   A first run on two CPU cores, in minutes, with a small untrained network:
-    vpt-gym train VizdoomBasic-v1 --encoder random:tiny --env-arg frame_skip=4
+    vpt-gym train VizdoomBasic-v1 --encoder random:tiny --steps 24000 \\
+      --env-arg frame_skip=4
   The same on VPT's own weights, 1 GB from the hub; wants a GPU:
     vpt-gym train VizdoomBasic-v1 --env-arg frame_skip=4 \\
       --encoder CraftJarvis/MineStudio_VPT.rl_from_early_game_2x

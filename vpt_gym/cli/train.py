@@ -19,13 +19,15 @@ DEFAULTS = TrainingConfig(env_id="", encoder="")
 
 DESCRIPTION = """\
 Train a head on the latents of a frozen VPT network, measure it beside the
-random policy, and leave a run folder: model.zip and vecnormalize.pkl (Stable-
-Baselines3), config.json, learning_curve.png, a film of the evaluation,
-episodes.csv, progress.csv and a TensorBoard log. Ctrl-C ends a run early and saves it all."""
+random policy, and leave a run folder: model.zip and vecnormalize.pkl for
+Stable-Baselines3, config.json, learning_curve.png, a film of the evaluation,
+episodes.csv, progress.csv and a TensorBoard log. Ctrl-C ends a run early and
+saves it all."""
 
 EXAMPLES = """\
 examples:
-  vpt-gym train VizdoomBasic-v1 --encoder random:tiny --env-arg frame_skip=4
+  vpt-gym train VizdoomBasic-v1 --encoder random:tiny --steps 24000 \\
+    --env-arg frame_skip=4
   vpt-gym train VizdoomBasic-v1 --env-arg frame_skip=4 --steps 200000 \\
     --encoder CraftJarvis/MineStudio_VPT.rl_from_early_game_2x
   vpt-gym train CarRacing-v3 --encoder ./vpt-2x --algo sac --n-envs 4 \\
