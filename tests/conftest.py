@@ -9,6 +9,8 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
 os.environ["SDL_VIDEODRIVER"] = "dummy"
 os.environ["MPLBACKEND"] = "Agg"
+# OpenMP's threads sleep while they wait. Spinning ones make torch ten times slower on a machine with other work to do.
+os.environ["OMP_WAIT_POLICY"] = "passive"
 
 import pytest
 import torch
