@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import importlib
 from importlib.metadata import PackageNotFoundError, version
-from types import ModuleType
+from typing import TYPE_CHECKING, Any
 
-from vpt_gym import vector
-from vpt_gym.config import VPTConfig
-from vpt_gym.encoder import LatentStream, VPTEncoder, load_encoder
-from vpt_gym.errors import VPTGymError
-from vpt_gym.wrappers.single import VPTLatentObservation
+if TYPE_CHECKING:
+    from vpt_gym import sb3, vector
+    from vpt_gym.config import VPTConfig
+    from vpt_gym.encoder import LatentStream, VPTEncoder, load_encoder
+    from vpt_gym.errors import VPTGymError
+    from vpt_gym.wrappers.single import VPTLatentObservation
 
 __all__ = [
     "LatentStream",
@@ -23,14 +24,31 @@ __all__ = [
     "vector",
 ]
 
+_HOMES = {
+    "LatentStream": "vpt_gym.encoder",
+    "VPTConfig": "vpt_gym.config",
+    "VPTEncoder": "vpt_gym.encoder",
+    "VPTGymError": "vpt_gym.errors",
+    "VPTLatentObservation": "vpt_gym.wrappers.single",
+    "load_encoder": "vpt_gym.encoder",
+}
+
 try:
     __version__ = version("vpt-gym")
 except PackageNotFoundError:  # run from a checkout that was never installed
     __version__ = "0+unknown"
 
 
-def __getattr__(name: str) -> ModuleType:
-    # Stable-Baselines3 is slow to import and not everybody's: it waits until somebody asks for `vpt_gym.sb3`.
-    if name == "sb3":
-        return importlib.import_module("vpt_gym.sb3")
+def __getattr__(name: str) -> Any:
+    # Nothing is imported before it is asked for: torch takes seconds, which `vpt-gym --help` need not wait for, and
+    # Stable-Baselines3 is not everybody's.
+    if name in ("sb3", "vector"):
+        return importlib.import_module(f"vpt_gym.{name}")
+    if name in _HOMES:
+        value = globals()[name] = getattr(importlib.import_module(_HOMES[name]), name)
+        return value
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

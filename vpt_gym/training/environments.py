@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import importlib
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from types import MappingProxyType
 from typing import Any, Final
 
 import gymnasium as gym
@@ -15,27 +13,10 @@ from gymnasium import spaces
 from vpt_gym.errors import VPTGymError
 from vpt_gym.training.config import ALGORITHMS, TrainingConfig
 from vpt_gym.wrappers.observations import LatentObservations
+from vpt_gym.wrappers.providers import qualified_id
 
-__all__ = ["EnvFacts", "check_env", "qualified_id"]
+__all__ = ["EnvFacts", "check_env"]
 
-
-@dataclass(frozen=True)
-class Provider:
-    """A package that registers environments only when a module of it is imported.
-
-    Attributes:
-        module: the module whose import registers them.
-        install: the command that installs the package.
-    """
-
-    module: str
-    install: str
-
-
-PROVIDERS: Final[Mapping[str, Provider]] = MappingProxyType(
-    {"Vizdoom": Provider("vizdoom.gymnasium_wrapper", "pip install 'vpt-gym[vizdoom]'")}
-)
-"""Known providers by how their ids begin."""
 
 FRAME_SKIP_ARGUMENTS: Final = ("frame_skip", "frameskip")
 """Names under which well-known environments take how many frames one action lasts."""
@@ -56,28 +37,6 @@ class EnvFacts:
     observation_space: spaces.Space[Any]
     action_space: spaces.Space[Any]
     video_fps: float
-
-
-def qualified_id(env_id: str) -> str:
-    """The id in Gymnasium's `module:EnvId` form when a known package provides it, else unchanged.
-
-    Worker processes start without our imports; the module in the id makes each of them register the environment.
-
-    Raises:
-        VPTGymError: the package is known and not installed.
-    """
-    if ":" in env_id:
-        return env_id
-    for prefix, provider in PROVIDERS.items():
-        if env_id.startswith(prefix):
-            try:
-                importlib.import_module(provider.module)
-            except ModuleNotFoundError as error:
-                raise VPTGymError(
-                    f"{env_id} needs the package {error.name}, which is not installed; run: {provider.install}"
-                ) from error
-            return f"{provider.module}:{env_id}"
-    return env_id
 
 
 def check_env(config: TrainingConfig) -> EnvFacts:

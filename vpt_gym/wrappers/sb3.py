@@ -15,6 +15,7 @@ from vpt_gym.encoder import VPTEncoder
 from vpt_gym.errors import ObservationError, ResetNeeded, check_count
 from vpt_gym.frames import Frames
 from vpt_gym.wrappers.observations import LatentObservations, Latents, as_encoder
+from vpt_gym.wrappers.providers import qualified_id
 from vpt_gym.wrappers.resize import ResizeFrame
 
 __all__ = ["VecVPTLatent", "make_latent_vec_env"]
@@ -139,7 +140,7 @@ def make_latent_vec_env(
     environment a script needs `if __name__ == "__main__":`, as with every SubprocVecEnv.
 
     Args:
-        env_id: id for `gymnasium.make`, or a function that makes an environment.
+        env_id: id for `gymnasium.make`, or a function that makes an environment. ViZDoom's need no import of ViZDoom.
         n_envs: how many.
         encoder: from `vpt_gym.load_encoder`, or a source string.
         seed: of the first environment; the others count on from it.
@@ -153,9 +154,11 @@ def make_latent_vec_env(
 
     Raises:
         ObservationError: as for `VecVPTLatent`.
-        VPTGymError: `n_envs` is not a positive whole number.
+        VPTGymError: `n_envs` is not a positive whole number, or the package of a known environment is not installed.
     """
     check_count("n_envs", n_envs)
+    if isinstance(env_id, str):
+        env_id = qualified_id(env_id)
     if vec_env_cls is None:
         vec_env_cls = DummyVecEnv if n_envs == 1 else SubprocVecEnv
     venv = make_vec_env(

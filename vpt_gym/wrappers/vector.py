@@ -153,7 +153,8 @@ class VPTLatentObservation(VectorWrapper):
             raise ResetNeeded(
                 f"{self._owner}: a masked reset came before the first whole one; call reset without a mask first."
             )
-        return mask.copy()
+        checked: Mask = mask.copy()
+        return checked
 
 
 def _row_of(batch: Any, row: int) -> Any:

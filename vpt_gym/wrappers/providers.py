@@ -1,0 +1,54 @@
+"""Packages whose environments Gymnasium knows only after an import: found by the environment's id."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Final
+
+from vpt_gym.errors import VPTGymError
+
+__all__ = ["qualified_id"]
+
+
+@dataclass(frozen=True)
+class Provider:
+    """A package that registers environments only when a module of it is imported.
+
+    Attributes:
+        module: the module whose import registers them.
+        install: the command that installs the package.
+    """
+
+    module: str
+    install: str
+
+
+PROVIDERS: Final[Mapping[str, Provider]] = MappingProxyType(
+    {"Vizdoom": Provider("vizdoom.gymnasium_wrapper", "pip install 'vpt-gym[vizdoom]'")}
+)
+"""Known providers by how their ids begin."""
+
+
+def qualified_id(env_id: str) -> str:
+    """The id in Gymnasium's `module:EnvId` form when a known package provides it, else unchanged.
+
+    Worker processes start without our imports; the module in the id makes each of them register the environment.
+
+    Raises:
+        VPTGymError: the package is known and not installed.
+    """
+    if ":" in env_id:
+        return env_id
+    for prefix, provider in PROVIDERS.items():
+        if env_id.startswith(prefix):
+            try:
+                importlib.import_module(provider.module)
+            except ModuleNotFoundError as error:
+                raise VPTGymError(
+                    f"{env_id} needs the package {error.name}, which is not installed; run: {provider.install}"
+                ) from error
+            return f"{provider.module}:{env_id}"
+    return env_id
