@@ -32,16 +32,18 @@ class ScriptedEnv(gym.Env[Any, Any]):
     """
 
     metadata: dict[str, Any] = {"render_modes": ["rgb_array"], "render_fps": 30}  # noqa: RUF012 - Gymnasium's own form
-    render_mode = "rgb_array"
 
     def __init__(
         self,
         identity: int = 0,
+        *,
         lengths: tuple[int, ...] | None = None,
         shape: tuple[int, ...] = (24, 32, 3),
         extra: bool = False,
         continuous: bool = False,
+        render_mode: str | None = "rgb_array",
     ) -> None:
+        self.render_mode = render_mode
         self.identity = identity
         self.lengths = lengths_of(identity) if lengths is None else lengths
         self.shape = shape

@@ -14,7 +14,7 @@ from vpt_gym.encoder import VPTEncoder, load_encoder
 from vpt_gym.errors import ObservationError, VPTGymError
 from vpt_gym.frames import Frames, find_frames
 
-__all__ = ["LATENT", "LatentObservations", "Latents", "as_encoder", "owner_of"]
+__all__ = ["LATENT", "LatentObservations", "Latents", "as_encoder", "check_keep", "owner_of"]
 
 LATENT: Final = "latent"
 """Key of the latent in a Dict observation."""
@@ -62,7 +62,7 @@ class LatentObservations:
     ) -> None:
         self.owner = owner
         self._source = find_frames(space, image_key, owner=owner)
-        self._keep = _check_keep(space, keep, owner)
+        self._keep = check_keep(space, keep, owner)
         self.space: gym.Space[Any] = latent_space
         if self._keep:
             assert isinstance(space, gym.spaces.Dict)
@@ -83,7 +83,8 @@ class LatentObservations:
         return {LATENT: latents, **{key: copy.deepcopy(observations[key]) for key in self._keep}}
 
 
-def _check_keep(space: gym.Space[Any], keep: Sequence[str], owner: str) -> tuple[str, ...]:
+def check_keep(space: gym.Space[Any], keep: Sequence[str], owner: str) -> tuple[str, ...]:
+    """The keys to keep; raises ObservationError if they are not entries of a Dict observation that can be kept."""
     if isinstance(keep, str):
         raise ObservationError(
             f"{owner}: keep must be a list of keys, not the string {keep!r}; write keep=({keep!r},)."

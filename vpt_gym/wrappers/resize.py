@@ -10,7 +10,7 @@ import numpy as np
 
 from vpt_gym.config import FRAME_SIZE
 from vpt_gym.frames import find_frames
-from vpt_gym.wrappers.observations import owner_of
+from vpt_gym.wrappers.observations import check_keep, owner_of
 
 __all__ = ["ResizeFrame"]
 
@@ -37,11 +37,11 @@ class ResizeFrame(gym.ObservationWrapper[Any, Any, Any], gym.utils.RecordConstru
         gym.ObservationWrapper.__init__(self, env)
         space = env.observation_space
         self._source = find_frames(space, image_key, owner=owner_of(env))
-        self._keep = tuple(keep)
+        self._keep = check_keep(space, keep, owner_of(env))
         small = gym.spaces.Box(0, 255, (FRAME_SIZE, FRAME_SIZE, 3), np.uint8)
         if isinstance(space, gym.spaces.Dict):
             assert self._source.key is not None
-            kept = {key: space[key] for key in self._keep if key in space.spaces}
+            kept = {key: space[key] for key in self._keep}
             self.observation_space = gym.spaces.Dict({**kept, self._source.key: small})
         else:
             self.observation_space = small

@@ -1,0 +1,363 @@
+"""The SB3 wrapper against single environments, and the algorithms of SB3 and sb3-contrib on its latents."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import pytest
+from stable_baselines3 import A2C, DQN, PPO, SAC
+from stable_baselines3.common.callbacks import EvalCallback
+from stable_baselines3.common.monitor import Monitor
+from stable_baselines3.common.vec_env import (
+    DummyVecEnv,
+    SubprocVecEnv,
+    VecEnvWrapper,
+    VecFrameStack,
+    VecMonitor,
+    VecNormalize,
+)
+
+import vpt_gym
+import vpt_gym.sb3
+from tests.support.scripted import ScriptedEnv, quick_encoder, scripted
+from vpt_gym.encoder import VPTEncoder
+from vpt_gym.errors import ObservationError, ResetNeeded, VPTGymError
+from vpt_gym.sb3 import VecVPTLatent, make_latent_vec_env
+
+STEPS = 1000
+TOLERANCE = 1e-4
+
+
+@pytest.fixture(scope="module")
+def encoder() -> VPTEncoder:
+    return quick_encoder()
+
+
+@pytest.fixture(scope="module")
+def tiny() -> VPTEncoder:
+    """The real network, small and untrained."""
+    return vpt_gym.load_encoder("random:tiny")
+
+
+def dummy(count: int, **kwargs: Any) -> DummyVecEnv:
+    return DummyVecEnv([scripted(i, **kwargs) for i in range(count)])
+
+
+def alone(identity: int, encoder: VPTEncoder) -> list[np.ndarray]:
+    """Latents of all frames of one environment, by frame number, from the single wrapper."""
+    env = vpt_gym.VPTLatentObservation(ScriptedEnv(identity), encoder)
+    latents = [env.reset()[0]]
+    while len(latents) < STEPS + 400:
+        latent, _, terminated, truncated, _ = env.step(0)
+        latents.append(latent)
+        if terminated or truncated:
+            latents.append(env.reset()[0])
+    return latents
+
+
+def test_batched_equals_single(encoder: VPTEncoder) -> None:
+    """1,000 steps of 8 staggered environments: 0 latents wrong; terminal ones 0 wrong, 0 missing, 0 where none belongs."""
+    count = 8
+    expected = [alone(i, encoder) for i in range(count)]
+    venv = VecVPTLatent(dummy(count), encoder)
+    latents = venv.reset()
+    frames = np.zeros(count, int)
+    terminal = 0
+    for _ in range(STEPS):
+        for row in range(count):
+            assert np.abs(latents[row] - expected[row][frames[row]]).max() <= TOLERANCE
+        latents, _, dones, infos = venv.step(np.zeros(count, int))
+        assert latents.dtype == np.float32
+        for row, (done, info) in enumerate(zip(dones, infos, strict=True)):
+            assert ("terminal_observation" in info) == done
+            frames[row] = info["frame"]
+            if done:
+                difference = np.abs(info["terminal_observation"] - expected[row][info["frame"]]).max()
+                assert difference <= TOLERANCE
+                terminal += 1
+                frames[row] = venv.reset_infos[row]["frame"]
+                assert frames[row] == info["frame"] + 1
+    assert terminal > 100
+
+
+@pytest.mark.parametrize("method", ["spawn", "fork"])
+def test_subprocesses_equal_one_process(method: str, encoder: VPTEncoder) -> None:
+    makers = [scripted(i, extra=True) for i in range(3)]
+    ours = VecVPTLatent(SubprocVecEnv(makers, start_method=method), encoder, keep=("ammo",))
+    reference = VecVPTLatent(DummyVecEnv(makers), encoder, keep=("ammo",))
+    try:
+        assert same(ours.reset(), reference.reset())
+        assert ours.reset_infos is ours.venv.reset_infos
+        for _ in range(30):
+            left, right = (venv.step(np.zeros(3, int)) for venv in (ours, reference))
+            assert same(left[0], right[0])
+            for mine, theirs in zip(left[3], right[3], strict=True):
+                assert ("terminal_observation" in mine) == ("terminal_observation" in theirs)
+                if "terminal_observation" in mine:
+                    assert same(mine["terminal_observation"], theirs["terminal_observation"])
+            assert list(ours.reset_infos) == list(ours.venv.reset_infos)
+    finally:
+        ours.close()
+
+
+def same(left: Any, right: Any) -> bool:
+    if isinstance(left, dict):
+        return left.keys() == right.keys() and all(np.array_equal(left[key], right[key]) for key in left)
+    return np.array_equal(left, right)
+
+
+def test_infos_of_the_inner_venv_stay_as_they_are(encoder: VPTEncoder) -> None:
+    class Keeps(VecEnvWrapper):
+        """Holds on to the very infos that it hands over."""
+
+        def reset(self) -> Any:
+            return self.venv.reset()
+
+        def step_wait(self) -> Any:
+            self.kept = self.venv.step_wait()
+            return self.kept
+
+    keeps = Keeps(dummy(2, lengths=(3,)))
+    venv = VecVPTLatent(keeps, encoder)
+    venv.reset()
+    for _ in range(3):
+        venv.step(np.zeros(2, int))
+    assert keeps.kept[3][0]["terminal_observation"].dtype == np.uint8
+    assert keeps.kept[0].dtype == np.uint8
+
+
+def test_calls_pass_through(encoder: VPTEncoder) -> None:
+    venv = VecVPTLatent(dummy(2), encoder)
+    venv.reset()
+    assert venv.env_method("action_masks")[0].tolist() == [True, True, True]
+    assert venv.get_attr("identity") == [0, 1]
+    assert venv.has_attr("action_masks")
+    assert venv.get_images()[0] is not None
+
+
+class Recorder(VecEnvWrapper):
+    """Keeps a copy of every observation that passes."""
+
+    def __init__(self, venv: Any) -> None:
+        super().__init__(venv)
+        self.seen: list[np.ndarray] = []
+
+    def reset(self) -> Any:
+        observations = self.venv.reset()
+        self.seen.append(observations.copy())
+        return observations
+
+    def step_wait(self) -> Any:
+        result = self.venv.step_wait()
+        self.seen.append(result[0].copy())
+        return result
+
+
+def test_evaluation_in_mid_training_changes_nothing(encoder: VPTEncoder) -> None:
+    """Same weights, own memory: training latents with and without an EvalCallback differ by exactly 0."""
+    runs = []
+    for evaluates in (False, True):
+        venv = Recorder(VecVPTLatent(dummy(4), encoder))
+        callback = None
+        if evaluates:
+            evaluation = Recorder(VecVPTLatent(DummyVecEnv([lambda: Monitor(ScriptedEnv(9))]), encoder))
+            callback = EvalCallback(evaluation, eval_freq=20, n_eval_episodes=3, verbose=0)
+        model = PPO("MlpPolicy", venv, n_steps=32, batch_size=32, n_epochs=1, seed=0, device="cpu")
+        model.learn(400, callback=callback)
+        runs.append(np.stack(venv.seen))
+        if callback is not None:
+            assert len(evaluation.seen) > 100, "no evaluation took place"
+    assert runs[0].shape == runs[1].shape
+    assert float(np.abs(runs[0] - runs[1]).max()) == 0
+
+
+@pytest.mark.parametrize("algorithm", [PPO, A2C, DQN])
+def test_algorithms_learn_on_vizdoom(algorithm: Any, tiny: VPTEncoder) -> None:
+    """2,000 steps each, on a real environment, in worker processes that resize the frames."""
+    pytest.importorskip("vizdoom")
+    venv = make_latent_vec_env("VizdoomBasic-v1", n_envs=4, encoder=tiny, seed=0, env_kwargs={"frame_skip": 4})
+    try:
+        kwargs: dict[str, Any] = {PPO: {"n_steps": 125, "batch_size": 125}, DQN: {"learning_starts": 100}}.get(
+            algorithm, {}
+        )
+        model = algorithm("MlpPolicy", venv, seed=0, device="cpu", **kwargs)
+        before = [parameter.detach().clone() for parameter in model.policy.parameters()]
+        model.learn(2000)
+        assert model.num_timesteps >= 2000
+        assert any(not (a == b).all() for a, b in zip(before, model.policy.parameters(), strict=True))
+    finally:
+        venv.close()
+
+
+def test_sac_on_car_racing(tiny: VPTEncoder) -> None:
+    """A continuous pixel environment; SAC reads the terminal latent of every episode that ends."""
+    pytest.importorskip("Box2D")
+    venv = make_latent_vec_env("CarRacing-v3", n_envs=1, encoder=tiny, seed=0, env_kwargs={"continuous": True})
+    model = SAC("MlpPolicy", venv, seed=0, device="cpu", buffer_size=2000, learning_starts=200, train_freq=8)
+    model.learn(2000)
+    assert model.replay_buffer is not None
+    assert model.replay_buffer.observations.dtype == np.float32
+    assert model.replay_buffer.observations.shape[-1] == tiny.latent_size
+    venv.close()
+
+
+def test_contrib_algorithms_run(encoder: VPTEncoder) -> None:
+    contrib = pytest.importorskip("sb3_contrib")
+    recurrent = contrib.RecurrentPPO(
+        "MlpLstmPolicy", VecVPTLatent(dummy(2), encoder), n_steps=64, batch_size=64, seed=0
+    )
+    recurrent.learn(256)
+    masked = contrib.MaskablePPO("MlpPolicy", VecVPTLatent(dummy(2), encoder), n_steps=64, batch_size=64, seed=0)
+    masked.learn(256)
+    assert masked.num_timesteps == 256
+
+
+def test_dict_observations_train(encoder: VPTEncoder) -> None:
+    venv = VecVPTLatent(dummy(2, extra=True), encoder, keep=("ammo", "room"))
+    PPO("MultiInputPolicy", venv, n_steps=32, batch_size=32, n_epochs=1, device="cpu").learn(64)
+
+
+def test_models_save_and_load(encoder: VPTEncoder, tmp_path: Path) -> None:
+    venv = VecVPTLatent(dummy(2), encoder)
+    model = PPO("MlpPolicy", venv, n_steps=32, batch_size=32, n_epochs=1, seed=0, device="cpu")
+    model.learn(64)
+    model.save(tmp_path / "model.zip")
+    buffer = io.BytesIO()
+    model.save(buffer)
+    assert buffer.tell() < 2_000_000, "the frozen network must not travel with the head"
+    loaded = PPO.load(tmp_path / "model.zip", env=VecVPTLatent(dummy(2), encoder), device="cpu")
+    latents = venv.reset()
+    assert np.array_equal(model.predict(latents, deterministic=True)[0], loaded.predict(latents, deterministic=True)[0])
+    loaded.learn(64)
+
+
+class TestCompositions:
+    """VecNormalize, VecMonitor and VecFrameStack on either side."""
+
+    def rollout(self, venv: Any, steps: int = 60) -> tuple[list[Any], list[Any]]:
+        observations, infos = [venv.reset()], []
+        for _ in range(steps):
+            observation, _, _, info = venv.step(np.zeros(venv.num_envs, int))
+            observations.append(observation)
+            infos.append(info)
+        return observations, infos
+
+    def test_inside(self, encoder: VPTEncoder) -> None:
+        plain, _ = self.rollout(VecVPTLatent(dummy(3), encoder))
+        for inner in (
+            VecMonitor(dummy(3)),
+            VecNormalize(dummy(3), norm_obs=False),
+            VecFrameStack(dummy(3), n_stack=1),
+        ):
+            wrapped, _ = self.rollout(VecVPTLatent(inner, encoder))
+            assert np.array_equal(np.stack(plain), np.stack(wrapped)), type(inner).__name__
+
+    def test_three_stacked_grey_frames_are_three_channels(self, encoder: VPTEncoder) -> None:
+        stacked = VecVPTLatent(VecFrameStack(dummy(2, shape=(24, 32, 1)), n_stack=3), encoder)
+        assert stacked.reset().shape == (2, encoder.latent_size)
+
+    def test_outside(self, encoder: VPTEncoder) -> None:
+        plain, infos = self.rollout(VecVPTLatent(dummy(3), encoder))
+        monitored, monitored_infos = self.rollout(VecMonitor(VecVPTLatent(dummy(3), encoder)))
+        assert np.array_equal(np.stack(plain), np.stack(monitored))
+        assert any("episode" in info for row in monitored_infos for info in row)
+        stacked, stacked_infos = self.rollout(VecFrameStack(VecVPTLatent(dummy(3), encoder), n_stack=4))
+        assert stacked[0].shape == (3, 4 * encoder.latent_size)
+        assert np.array_equal(stacked[-1][:, -encoder.latent_size :], plain[-1])
+        for step, row_infos in enumerate(stacked_infos):
+            for row, info in enumerate(row_infos):
+                if "terminal_observation" in info:
+                    newest = info["terminal_observation"][-encoder.latent_size :]
+                    assert np.array_equal(newest, infos[step][row]["terminal_observation"])
+        normalised, _ = self.rollout(VecNormalize(VecVPTLatent(dummy(3), encoder)))
+        assert np.isfinite(np.stack(normalised)).all()
+        assert abs(float(np.stack(normalised[30:]).mean())) < 0.5
+
+    def test_learning_through_all_of_them(self, encoder: VPTEncoder) -> None:
+        venv = VecFrameStack(VecNormalize(VecMonitor(VecVPTLatent(VecMonitor(dummy(2)), encoder))), n_stack=2)
+        PPO("MlpPolicy", venv, n_steps=32, batch_size=32, n_epochs=1, device="cpu").learn(128)
+
+
+class TestMakeLatentVecEnv:
+    def test_frames_cross_the_pipe_small(self, encoder: VPTEncoder) -> None:
+        """49 KB a frame, not 691 KB, and the same latents as without."""
+        makers: list[Any] = [lambda: ScriptedEnv(shape=(360, 640, 3))] * 2
+        venv = make_latent_vec_env(makers[0], 2, encoder=encoder)
+        try:
+            assert isinstance(venv.venv, SubprocVecEnv)
+            assert venv.venv.observation_space.shape == (128, 128, 3)
+            assert int(np.prod(venv.venv.observation_space.shape)) == 49_152
+            assert np.array_equal(venv.reset(), VecVPTLatent(DummyVecEnv(makers), encoder).reset())
+        finally:
+            venv.close()
+
+    def test_only_what_is_kept_crosses(self, encoder: VPTEncoder) -> None:
+        venv = make_latent_vec_env(ScriptedEnv, 1, encoder=encoder, env_kwargs={"extra": True}, keep=("ammo",))
+        assert isinstance(venv.venv, DummyVecEnv)
+        assert set(venv.venv.observation_space.spaces) == {"screen", "ammo"}  # type: ignore[attr-defined]
+        assert set(venv.reset()) == {"latent", "ammo"}
+
+    def test_episodes_are_monitored(self, encoder: VPTEncoder, tmp_path: Path) -> None:
+        venv = make_latent_vec_env(
+            ScriptedEnv, 1, encoder=encoder, env_kwargs={"lengths": (3,)}, monitor_dir=str(tmp_path)
+        )
+        venv.reset()
+        infos = [venv.step(np.zeros(1, int))[3][0] for _ in range(3)]
+        assert infos[-1]["episode"]["r"] == 6
+        venv.close()
+        assert (tmp_path / "0.monitor.csv").exists()
+
+    def test_wrong_counts(self, encoder: VPTEncoder) -> None:
+        with pytest.raises(VPTGymError, match="n_envs must be a positive whole number, not 0"):
+            make_latent_vec_env(ScriptedEnv, 0, encoder=encoder)
+
+    def test_workers_end_when_wrapping_fails(self, encoder: VPTEncoder, monkeypatch: pytest.MonkeyPatch) -> None:
+        closed = []
+        monkeypatch.setattr(SubprocVecEnv, "close", closed.append)
+        with pytest.raises(VPTGymError, match="unknown preset"):
+            make_latent_vec_env(ScriptedEnv, 2, encoder="random:huge")
+        assert len(closed) == 1
+        monkeypatch.undo()
+        closed[0].close()
+
+
+class TestBadInput:
+    """Each is refused in a sentence that names the VecEnv, what was expected, what came and what to do."""
+
+    def test_stacked_frames(self, encoder: VPTEncoder) -> None:
+        with pytest.raises(ObservationError, match=r"shape is \(24, 32, 12\); stacks of frames .* outside the encoder"):
+            VecVPTLatent(VecFrameStack(dummy(2), n_stack=4), encoder)
+
+    def test_normalised_frames(self, encoder: VPTEncoder) -> None:
+        with pytest.raises(ObservationError, match="raw"):
+            VecVPTLatent(VecNormalize(dummy(2)), encoder).reset()
+
+    def test_double_wrapping(self, encoder: VPTEncoder) -> None:
+        with pytest.raises(ObservationError, match="DummyVecEnv: the VecEnv gives VPT latents already"):
+            VecVPTLatent(VecMonitor(VecVPTLatent(dummy(1), encoder)), encoder)
+
+    def test_step_before_reset(self, encoder: VPTEncoder) -> None:
+        with pytest.raises(ResetNeeded, match="DummyVecEnv: step was called before reset"):
+            VecVPTLatent(dummy(1), encoder).step(np.zeros(1, int))
+
+    def test_missing_terminal_observation(self, encoder: VPTEncoder) -> None:
+        class Forgets(VecEnvWrapper):
+            def reset(self) -> Any:
+                return self.venv.reset()
+
+            def step_wait(self) -> Any:
+                observations, rewards, dones, infos = self.venv.step_wait()
+                return observations, rewards, dones, [{} for _ in infos]
+
+        venv = VecVPTLatent(Forgets(dummy(2, lengths=(1,))), encoder)
+        venv.reset()
+        with pytest.raises(ObservationError, match="missing for environments \\[0, 1\\]"):
+            venv.step(np.zeros(2, int))
+
+    def test_an_environment_without_images(self, encoder: VPTEncoder) -> None:
+        with pytest.raises(ObservationError, match="raw uint8 pixels, but its space is float32"):
+            VecVPTLatent(DummyVecEnv([lambda: gym.make("CartPole-v1")]), encoder)
