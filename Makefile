@@ -6,7 +6,7 @@ PINS ?= requirements/tested.txt
 ARGS ?=
 
 # What `make demo` trains, and where it writes. `make demo DEMO="..."` trains something else.
-DEMO ?= VizdoomBasic-v1 --encoder random:tiny --env-arg frame_skip=4 --n-envs 8
+DEMO ?= VizdoomBasic-v1 --encoder random:tiny --env-arg frame_skip=4 --n-envs 8 --steps 24000
 RUN := runs/demo-$(shell date +%Y%m%d-%H%M%S)
 
 BIN := $(VENV)/bin

@@ -20,7 +20,12 @@ ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("**/*.md"))]
 EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
 
-EXAMPLE_ARGUMENTS: dict[str, list[str]] = {}
+EXAMPLE_ARGUMENTS: dict[str, list[str]] = {
+    "single_env.py": ["--episodes", "1"],
+    "vector_env.py": ["--num-envs", "2", "--steps", "100"],
+    "sb3_ppo.py": ["--steps", "256", "--n-envs", "2", "--eval-episodes", "1"],
+    "linear_probe.py": ["--episodes", "4"],
+}
 """Arguments that make an example short; one that is not named runs as it stands."""
 
 LANGUAGES = {"", "python", "bash", "console", "json", "text", "toml"}

@@ -317,7 +317,7 @@ class TestMakeLatentVecEnv:
 
     def test_workers_end_when_wrapping_fails(self, encoder: VPTEncoder, monkeypatch: pytest.MonkeyPatch) -> None:
         closed = []
-        monkeypatch.setattr(SubprocVecEnv, "close", closed.append)
+        monkeypatch.setattr(SubprocVecEnv, "close", lambda self: closed.append(self))  # noqa: PLW0108 - must bind
         with pytest.raises(VPTGymError, match="unknown preset"):
             make_latent_vec_env(ScriptedEnv, 2, encoder="random:huge")
         assert len(closed) == 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 
@@ -47,6 +48,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         0 when all went well, 1 after an error that a user can mend, 130 after Ctrl-C. Wrong usage leaves through
         `SystemExit` with code 2, `--help` and `--version` with code 0, as argparse does.
     """
+    # Environments in worker processes share the cores with the network. OpenMP's threads spin while they wait, unless told
+    # to sleep before torch is first imported; spinning ones take the cores from the very workers that they wait for.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     arguments = build_parser().parse_args(argv)
     try:
         code: int = arguments.run(arguments)
