@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import threading
 import weakref
 from collections.abc import Hashable, Mapping, Sequence
@@ -17,7 +18,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from vpt_gym.config import VPTConfig
+from vpt_gym.config import FRAME_SIZE, VPTConfig
 from vpt_gym.errors import ObservationError, VPTGymError, check_count
 from vpt_gym.frames import PREPROCESSING, resize
 from vpt_gym.latents import LatentChoice, check_pooling
@@ -25,6 +26,8 @@ from vpt_gym.nn import Memory, VPTNet
 from vpt_gym.weights import LoadReport, ResolvedSource, load_checkpoint, resolve
 
 __all__ = ["LatentStream", "VPTEncoder", "load_encoder"]
+
+logger = logging.getLogger("vpt_gym")
 
 Frames = npt.NDArray[np.uint8] | Tensor
 Flags = npt.NDArray[np.bool_] | Tensor | Sequence[bool]
@@ -63,6 +66,8 @@ def load_encoder(
         layer: `cnn`, `block0` ... `block3`, `final` (what VPT's own heads read) or `all` of these side by side.
         pooling: how `encode` hands back a sequence: `none`, `last` or `mean`.
 
+    What was taken from which files and what was left aside is in the encoder's `report`, and in the log `vpt_gym` at INFO.
+
     Raises:
         WeightsError: the weights cannot be found, trusted, or are not a whole VPT network.
         VPTGymError: an option is unknown, or the device is not there.
@@ -84,6 +89,7 @@ def _shared_weights(resolved: ResolvedSource, device: torch.device, dtype: torch
             checkpoint = load_checkpoint(resolved, dtype=dtype, device=device)
             net = VPTNet.from_tensors(checkpoint.config, checkpoint.tensors)
             weights = _loaded[key] = _Weights(net, checkpoint.digest, checkpoint.report)
+            logger.info("%s: %s", checkpoint.source, checkpoint.report.summary())
     return weights
 
 
@@ -366,7 +372,11 @@ def _check_flags(flags: Flags, call: str, shape: tuple[int, ...]) -> Tensor:
 
 def _as_tensor(frames: Frames) -> Tensor:
     """Frames at the network's size, as a tensor: uint8 [B, T, 128, 128, 3]."""
-    array = frames.cpu().numpy() if isinstance(frames, Tensor) else frames
-    batch, count = array.shape[:2]
-    resized = resize(array.reshape(batch * count, *array.shape[2:]))
-    return torch.as_tensor(np.ascontiguousarray(resized)).view(batch, count, *resized.shape[1:])
+    if isinstance(frames, Tensor):
+        if frames.shape[2:4] == (FRAME_SIZE, FRAME_SIZE):
+            return frames
+        frames = frames.cpu().numpy()
+    batch, count = frames.shape[:2]
+    resized = resize(frames.reshape(batch * count, *frames.shape[2:]))
+    # torch wants writable memory in order; both are copies only where the caller's array is neither.
+    return torch.from_numpy(np.require(resized, requirements=["C", "W"])).view(batch, count, *resized.shape[1:])
