@@ -71,7 +71,7 @@ class TestLayersAndPooling:
     def test_names(self) -> None:
         assert layer_names(PRESETS["2x"]) == LAYERS
         for options in ({"layer": "block4"}, {"layer": ""}, {"layer": "block"}):
-            with pytest.raises(VPTGymError, match="layer must be one of cnn, block0, .*final, all, not"):
+            with pytest.raises(VPTGymError, match=r"layer must be one of cnn, block0, .*final, all, not"):
                 vpt_gym.load_encoder("random:tiny", **options)
         with pytest.raises(VPTGymError, match="pooling must be one of none, last, mean, not 'max'"):
             vpt_gym.load_encoder("random:tiny", pooling="max")
@@ -89,7 +89,7 @@ class TestWeights:
         assert vpt_gym.load_encoder("random:tiny?seed=8", precision="bfloat16")._net is not one._net
 
     def test_and_freed_with_their_last_user(self) -> None:
-        from vpt_gym.encoder import _loaded  # noqa: PLC0415 - the cache is nobody's business but this test's
+        from vpt_gym.encoder import _loaded  # the cache is nobody's business but this test's
 
         gc.collect()
         before = len(_loaded)
