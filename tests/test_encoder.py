@@ -225,6 +225,7 @@ class TestStreamRefuses:
         assert all(torch.equal(before[name], after[name]) for name in before if name != "fingerprint")
 
     def test_counts(self, encoder: VPTEncoder) -> None:
+        assert encoder.stream(np.int64(2)).num_envs == 2  # type: ignore[arg-type]
         with pytest.raises(VPTGymError, match="num_envs must be a positive whole number, not 0"):
             encoder.stream(0)
 
@@ -236,3 +237,6 @@ class TestStreamRefuses:
             stream.load_state_dict(encoder.stream(3).state_dict())
         with pytest.raises(VPTGymError, match="has the keys"):
             stream.load_state_dict({})
+
+    def test_pooling_is_no_part_of_a_stream(self, encoder: VPTEncoder) -> None:
+        quick_encoder(pooling="mean").stream(2).load_state_dict(encoder.stream(2).state_dict())

@@ -176,11 +176,14 @@ class VPTEncoder:
 
         The same for every precision, device and kind of file that the same weights came in.
         """
+        return self._fingerprint(self._pooling)
+
+    def _fingerprint(self, pooling: str) -> str:
         subject = {
             "tensors": self._weights.digest,
             "preprocessing": PREPROCESSING,
             "layer": self._choice.layer,
-            "pooling": self._pooling,
+            "pooling": pooling,
         }
         return hashlib.sha256(json.dumps(subject, sort_keys=True).encode()).hexdigest()
 
@@ -200,7 +203,8 @@ class VPTEncoder:
         Args:
             frames: uint8 [B, T, H, W, 3], RGB, of any height and width (resized to 128x128); array or tensor; any T >= 1.
             first: bool [B, T], True where a frame opens an episode; None for one episode a row.
-            layer: another layer than the encoder's own.
+            layer: another layer than the encoder's own. `fingerprint` speaks of the encoder's own: to store such latents under
+                theirs, load an encoder with that layer.
             pooling: `none`, `last` or `mean` over T, other than the encoder's own.
 
         Returns:
@@ -272,8 +276,10 @@ class LatentStream:
     def __init__(self, encoder: VPTEncoder, num_envs: int) -> None:
         check_count("num_envs", num_envs)
         self.encoder = encoder
-        self.num_envs = num_envs
-        self._memory = encoder._memory(num_envs, encoder._choice)
+        self.num_envs = int(num_envs)
+        self._memory = encoder._memory(int(num_envs), encoder._choice)
+        # Of the latents that a stream gives; pooling is for whole sequences and has no part in them.
+        self._fingerprint = encoder._fingerprint("none")
 
     def step(
         self, frames: Frames, first: Flags, rows: Sequence[int] | npt.NDArray[np.integer[Any]] | None = None
@@ -307,7 +313,7 @@ class LatentStream:
     def state_dict(self) -> dict[str, Any]:
         """A copy of the memory, with the encoder's fingerprint; for `load_state_dict` or `torch.save`."""
         tensors = {name: tensor.clone() for name, tensor in self._memory.tensors().items()}
-        return {"fingerprint": self.encoder.fingerprint, **tensors}
+        return {"fingerprint": self._fingerprint, **tensors}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Takes over a copy of a memory that `state_dict` gave.
@@ -318,7 +324,7 @@ class LatentStream:
         mine = self._memory.tensors()
         if set(state) != {"fingerprint", *mine}:
             raise VPTGymError(f"A stream's state has the keys {sorted(('fingerprint', *mine))}, not {sorted(state)}.")
-        if state["fingerprint"] != self.encoder.fingerprint:
+        if state["fingerprint"] != self._fingerprint:
             raise VPTGymError(
                 "The state was saved by another encoder; load it with the weights and layer that it came from."
             )

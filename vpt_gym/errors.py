@@ -6,6 +6,8 @@ line prints such a message without a traceback; any other exception is a bug of 
 
 from __future__ import annotations
 
+from numbers import Integral
+
 __all__ = ["ObservationError", "ResetNeeded", "VPTGymError", "WeightsError", "check_count"]
 
 
@@ -27,5 +29,5 @@ class WeightsError(VPTGymError, ValueError):
 
 def check_count(name: str, value: object) -> None:
     """Raises VPTGymError unless `value` is a positive whole number."""
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+    if isinstance(value, bool) or not isinstance(value, Integral) or value < 1:
         raise VPTGymError(f"{name} must be a positive whole number, not {value!r}.")

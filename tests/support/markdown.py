@@ -76,7 +76,7 @@ def commands(block: Block) -> list[list[str]]:
     found: list[list[str]] = []
     for line in text.replace("\\\n", " ").splitlines():
         lexer = shlex.shlex(line, posix=True, punctuation_chars="&|;")
-        lexer.wordchars += "@:,?$[]{}!%^()<>'"
+        lexer.wordchars += "@:,?$[]{}!%^()<>"
         for separator, words in groupby(lexer, key=lambda word: set(word) <= set("&|;")):
             if separator:
                 continue

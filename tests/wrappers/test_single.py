@@ -11,13 +11,16 @@ import numpy as np
 import pytest
 from gymnasium.envs.registration import EnvSpec
 from gymnasium.utils.env_checker import check_env
+from gymnasium.vector import SyncVectorEnv
 from gymnasium.wrappers import Autoreset, TimeLimit
 from stable_baselines3.common.env_checker import check_env as sb3_check_env
+from stable_baselines3.common.vec_env import DummyVecEnv
 
 import vpt_gym
 from tests.support.scripted import ScriptedEnv, quick_encoder
 from vpt_gym.encoder import VPTEncoder
 from vpt_gym.errors import ObservationError, ResetNeeded, VPTGymError
+from vpt_gym.sb3 import VecVPTLatent
 from vpt_gym.wrappers.resize import ResizeFrame
 
 TOLERANCE = 1e-4
@@ -258,6 +261,22 @@ class TestBadInput:
         once = TimeLimit(vpt_gym.VPTLatentObservation(ScriptedEnv(), encoder), 10)
         with pytest.raises(ObservationError, match="ScriptedEnv: the environment gives VPT latents already"):
             vpt_gym.VPTLatentObservation(once, encoder)
+
+    def test_mixed_up_wrappers(self, encoder: VPTEncoder) -> None:
+        """The message names the wrapper that fits."""
+        vector, vec = SyncVectorEnv([ScriptedEnv]), DummyVecEnv([ScriptedEnv])
+        wrong: list[tuple[Any, list[Any]]] = [
+            (vpt_gym.VPTLatentObservation, [vector, vec, encoder]),
+            (vpt_gym.vector.VPTLatentObservation, [ScriptedEnv(), vec, encoder]),
+            (VecVPTLatent, [ScriptedEnv(), vector, encoder]),
+        ]
+        for wrapper, envs in wrong:
+            for env in envs:
+                came = type(env).__name__
+                with pytest.raises(
+                    VPTGymError, match=rf"wraps a .*, but a {came} came first; use .*VecVPTLatent for SB3's"
+                ):
+                    wrapper(env, encoder)
 
     def test_encoders(self, encoder: VPTEncoder) -> None:
         with pytest.raises(VPTGymError, match="must be a VPTEncoder or a source string, not a int"):

@@ -14,7 +14,7 @@ from vpt_gym.encoder import VPTEncoder, load_encoder
 from vpt_gym.errors import ObservationError, VPTGymError
 from vpt_gym.frames import Frames, find_frames
 
-__all__ = ["LATENT", "LatentObservations", "Latents", "as_encoder", "check_keep", "owner_of"]
+__all__ = ["LATENT", "LatentObservations", "Latents", "as_encoder", "check_keep", "check_kind", "owner_of"]
 
 LATENT: Final = "latent"
 """Key of the latent in a Dict observation."""
@@ -37,6 +37,15 @@ def as_encoder(encoder: VPTEncoder | str, options: Mapping[str, str] | None) -> 
             "encoder_options go with a source string; this encoder is loaded already, with its own options."
         )
     return encoder
+
+
+def check_kind(env: object, kind: type, wraps: str) -> None:
+    """Raises VPTGymError, which names the right wrapper, unless `env` is of the kind that a wrapper `wraps`."""
+    if not isinstance(env, kind):
+        raise VPTGymError(
+            f"{wraps}, but a {type(env).__name__} came first; use VPTLatentObservation for one environment, "
+            "vpt_gym.vector.VPTLatentObservation for Gymnasium's vector environments and vpt_gym.sb3.VecVPTLatent for SB3's."
+        )
 
 
 def owner_of(env: Any) -> str:

@@ -33,11 +33,11 @@ class ResizeFrame(gym.ObservationWrapper[Any, Any, Any], gym.utils.RecordConstru
     """
 
     def __init__(self, env: gym.Env[Any, Any], *, image_key: str | None = None, keep: Sequence[str] = ()) -> None:
-        gym.utils.RecordConstructorArgs.__init__(self, image_key=image_key, keep=list(keep))
         gym.ObservationWrapper.__init__(self, env)
         space = env.observation_space
         self._source = find_frames(space, image_key, owner=owner_of(env))
         self._keep = check_keep(space, keep, owner_of(env))
+        gym.utils.RecordConstructorArgs.__init__(self, image_key=image_key, keep=list(keep))
         small = gym.spaces.Box(0, 255, (FRAME_SIZE, FRAME_SIZE, 3), np.uint8)
         if isinstance(space, gym.spaces.Dict):
             assert self._source.key is not None

@@ -14,7 +14,7 @@ from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecEnv,
 from vpt_gym.encoder import VPTEncoder
 from vpt_gym.errors import ObservationError, ResetNeeded, check_count
 from vpt_gym.frames import Frames
-from vpt_gym.wrappers.observations import LatentObservations, Latents, as_encoder
+from vpt_gym.wrappers.observations import LatentObservations, Latents, as_encoder, check_kind
 from vpt_gym.wrappers.providers import qualified_id
 from vpt_gym.wrappers.resize import ResizeFrame
 
@@ -39,6 +39,7 @@ class VecVPTLatent(VecEnvWrapper):
     Observations are float32 [N, latent_size], or with `keep` a Dict `{"latent": ..., ...}`; fresh arrays every time.
 
     Raises:
+        VPTGymError: `venv` is no VecEnv, or `encoder` no encoder.
         ObservationError: the observation holds no image that VPT can look at, a key is missing, or the VecEnv is wrapped
             already; from `reset` and `step` too, when observations are not what their space says or a last one is missing.
         ResetNeeded: `step` before the first `reset`.
@@ -53,6 +54,7 @@ class VecVPTLatent(VecEnvWrapper):
         keep: Sequence[str] = (),
         encoder_options: Mapping[str, str] | None = None,
     ) -> None:
+        check_kind(venv, VecEnv, "VecVPTLatent wraps a stable_baselines3 VecEnv")
         owner = type(venv.unwrapped).__name__
         inner: Any = venv
         while isinstance(inner, VecEnvWrapper):
@@ -170,7 +172,7 @@ def make_latent_vec_env(
         vec_env_kwargs=vec_env_kwargs,
         monitor_dir=monitor_dir,
         wrapper_class=ResizeFrame,
-        wrapper_kwargs={"image_key": image_key, "keep": tuple(keep)},
+        wrapper_kwargs={"image_key": image_key, "keep": keep},
     )
     try:
         return VecVPTLatent(venv, encoder, image_key=image_key, keep=keep, encoder_options=encoder_options)

@@ -10,7 +10,7 @@ import numpy as np
 
 from vpt_gym.encoder import VPTEncoder
 from vpt_gym.errors import ObservationError, ResetNeeded
-from vpt_gym.wrappers.observations import LatentObservations, as_encoder, owner_of
+from vpt_gym.wrappers.observations import LatentObservations, as_encoder, check_kind, owner_of
 
 __all__ = ["VPTLatentObservation"]
 
@@ -32,6 +32,7 @@ class VPTLatentObservation(gym.ObservationWrapper[Any, Any, Any], gym.utils.Reco
     recorded in `env.spec` as the encoder's source and options, so that `gymnasium.make(env.spec)` rebuilds the environment.
 
     Raises:
+        VPTGymError: `env` is no environment, or `encoder` no encoder.
         ObservationError: the observation holds no image that VPT can look at, a key is missing, or the environment is
             wrapped already; from `reset` and `step` too, when an observation is not what its space says.
         ResetNeeded: `step` before the first `reset`.
@@ -46,6 +47,7 @@ class VPTLatentObservation(gym.ObservationWrapper[Any, Any, Any], gym.utils.Reco
         keep: Sequence[str] = (),
         encoder_options: Mapping[str, str] | None = None,
     ) -> None:
+        check_kind(env, gym.Env, "VPTLatentObservation wraps a gymnasium.Env")
         owner = owner_of(env)
         _refuse_double_wrapping(env, owner)
         self.encoder = as_encoder(encoder, encoder_options)

@@ -14,7 +14,7 @@ from gymnasium.vector.utils import batch_space
 from vpt_gym.encoder import VPTEncoder
 from vpt_gym.errors import ObservationError, ResetNeeded
 from vpt_gym.frames import Frames
-from vpt_gym.wrappers.observations import LATENT, LatentObservations, Latents, as_encoder, owner_of
+from vpt_gym.wrappers.observations import LATENT, LatentObservations, Latents, as_encoder, check_kind, owner_of
 
 __all__ = ["VPTLatentObservation"]
 
@@ -39,6 +39,7 @@ class VPTLatentObservation(VectorWrapper):
     Observations are float32 [N, latent_size], or with `keep` a Dict `{"latent": ..., ...}`; fresh arrays every time.
 
     Raises:
+        VPTGymError: `env` is no vector environment, or `encoder` no encoder.
         ObservationError: the observation holds no image that VPT can look at, a key is missing, the environments are wrapped
             already, or the autoreset mode is unknown; from `reset` and `step` too, when observations are not what their
             space says, a mask is not a boolean array of N with a True in it, or a last observation is missing.
@@ -54,6 +55,7 @@ class VPTLatentObservation(VectorWrapper):
         keep: Sequence[str] = (),
         encoder_options: Mapping[str, str] | None = None,
     ) -> None:
+        check_kind(env, VectorEnv, "vpt_gym.vector.VPTLatentObservation wraps a gymnasium.vector.VectorEnv")
         super().__init__(env)
         self._owner = owner_of(env)
         _refuse_double_wrapping(env, self._owner)
