@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import gc
 import logging
 from typing import Any
@@ -235,8 +236,61 @@ class TestStreamRefuses:
             stream.load_state_dict(quick_encoder(layer="block3").stream(2).state_dict())
         with pytest.raises(VPTGymError, match="make the stream with the number of environments that was saved"):
             stream.load_state_dict(encoder.stream(3).state_dict())
-        with pytest.raises(VPTGymError, match="has the keys"):
+        with pytest.raises(VPTGymError, match="is a dict with the tensors keys_lbhmd"):
             stream.load_state_dict({})
 
     def test_pooling_is_no_part_of_a_stream(self, encoder: VPTEncoder) -> None:
         quick_encoder(pooling="mean").stream(2).load_state_dict(encoder.stream(2).state_dict())
+
+
+class TestCallersModes:
+    """Latents do not depend on what else the caller does with torch, and the memory survives it."""
+
+    def test_inference_mode(self, encoder: VPTEncoder) -> None:
+        frames = pictures(2, 4, 8, 8, 3)
+        with torch.inference_mode():
+            stream = encoder.stream(2)
+            stream.step(frames[:, 0], [True, True])
+        stream.step(frames[[1], 1], [False], rows=[1])
+        with torch.inference_mode():
+            stream.load_state_dict(stream.state_dict())
+        latents = stream.step(frames[:, 2], [False, False])
+        assert torch.isfinite(latents).all()
+        assert not latents.is_inference()
+
+    def test_autocast_and_default_dtype(self) -> None:
+        encoder = encoder_of(random_net())
+        frames = pictures(1, 3, 128, 128, 3)
+        expected = encoder.encode(frames, pooling="mean")
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            assert torch.equal(encoder.encode(frames, pooling="mean"), expected)
+        torch.set_default_dtype(torch.float64)
+        try:
+            found = encoder.encode(frames, pooling="mean")
+        finally:
+            torch.set_default_dtype(torch.float32)
+        assert found.dtype == torch.float32
+        assert torch.equal(found, expected)
+
+    def test_flags_of_every_kind(self, encoder: VPTEncoder) -> None:
+        frames = pictures(3, 8, 8, 3)
+        flags = np.array([True, False, True])
+        expected = encoder.stream(3).step(frames, flags)
+        frozen = flags.copy()
+        frozen.setflags(write=False)
+        for kind in (flags[::-1][::-1], frozen, flags.tolist(), torch.from_numpy(flags.copy())):
+            assert torch.equal(encoder.stream(3).step(frames, kind), expected)
+        for wrong in (None, "yes", [[True], [True, False]], np.array([None] * 3)):
+            with pytest.raises(ObservationError, match=r"step: first must be bool of shape \(3,\)"):
+                encoder.stream(3).step(frames, wrong)  # type: ignore[arg-type]
+
+    def test_rows_of_every_kind(self, encoder: VPTEncoder) -> None:
+        frames = pictures(2, 8, 8, 3)
+        expected = encoder.stream(3).step(frames, [True] * 2, rows=[2, 0])
+        for kind in (np.array([2, 0], np.uint8), torch.tensor([2, 0]), (2, 0)):
+            assert torch.equal(encoder.stream(3).step(frames, [True] * 2, rows=kind), expected)  # type: ignore[arg-type]
+        with pytest.raises(ObservationError, match="rows must be a list of whole numbers"):
+            encoder.stream(3).step(frames, [True] * 2, rows=[[1], [1, 2]])  # type: ignore[list-item]
+
+    def test_copies_are_the_encoder_itself(self, encoder: VPTEncoder) -> None:
+        assert copy.deepcopy({"encoder": encoder})["encoder"] is encoder

@@ -7,8 +7,8 @@ import json
 import logging
 import threading
 import weakref
-from collections.abc import Hashable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Hashable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -50,6 +50,8 @@ class _Weights:
 
 _loaded: weakref.WeakValueDictionary[Hashable, _Weights] = weakref.WeakValueDictionary()
 _loading = threading.Lock()
+_cudnn_switch = threading.Lock()
+"""Held while cuDNN's TF32 is switched off, so that no other thread switches it on again in the meantime."""
 
 
 def load_encoder(
@@ -157,6 +159,10 @@ class VPTEncoder:
         options = ", ".join(f"{name}={value!r}" for name, value in self.options.items())
         return f"load_encoder({self.source!r}, {options})"
 
+    def __deepcopy__(self, memo: dict[int, Any]) -> VPTEncoder:
+        # Frozen, so one serves as well as two; Gymnasium copies environments with their arguments.
+        return self
+
     def __reduce__(self) -> tuple[Any, ...]:
         return _rebuild, (self.source, self.options, self.fingerprint)
 
@@ -224,7 +230,7 @@ class VPTEncoder:
             first_bt = _check_flags(first, "encode", (batch, count)).to(self.device)
         memory = self._memory(batch, choice)
         chunk = max(1, min(self.config.memory, _FRAMES_PER_CHUNK // batch))
-        total_bc = torch.zeros((batch, choice.size), device=self.device)
+        total_bc = torch.zeros((batch, choice.size), device=self.device, dtype=torch.float32)
         pieces: list[Tensor] = []
         for start in range(0, count, chunk):
             piece = slice(start, start + chunk)
@@ -238,14 +244,15 @@ class VPTEncoder:
         return total_bc / count if pooling == "mean" else latents_btc[:, -1].clone()
 
     def _memory(self, rows: int, choice: LatentChoice) -> Memory:
-        return Memory.empty(self.config, rows, blocks=choice.blocks, device=self.device, dtype=self.dtype)
+        with self._arithmetic():
+            return Memory.empty(self.config, rows, blocks=choice.blocks, device=self.device, dtype=self.dtype)
 
     def _run(
         self, frames: Frames, first_bt: Tensor, memory: Memory, choice: LatentChoice, rows_b: Tensor | None = None
     ) -> Tensor:
         """uint8 [B, T, H, W, 3], checked, of at most `memory` frames -> float32 [B, T, size]."""
         frames_bthwc = _as_tensor(frames).to(self.device, non_blocking=True)
-        with torch.no_grad(), self._arithmetic():
+        with self._arithmetic():
             outputs = self._net(
                 frames_bthwc,
                 first_bt,
@@ -256,11 +263,26 @@ class VPTEncoder:
             )
             return choice.join(outputs)
 
-    def _arithmetic(self) -> AbstractContextManager[None]:
-        # cuDNN computes float32 convolutions in TF32 unless told otherwise; float32 here means float32.
-        if self.device.type == "cuda" and self.dtype == torch.float32:
-            return torch.backends.cudnn.flags(enabled=True, allow_tf32=False)
-        return nullcontext()
+    @contextmanager
+    def _arithmetic(self) -> Iterator[None]:
+        """Latents depend on the encoder's precision alone, whatever modes of torch the caller is in."""
+        with ExitStack() as modes:
+            # Tensors made in inference mode could never again be written to outside of it, and the memory is written to.
+            modes.enter_context(torch.inference_mode(mode=False))
+            modes.enter_context(torch.no_grad())
+            modes.enter_context(torch.autocast(self.device.type, enabled=False))
+            if self.device.type == "cuda" and self.dtype == torch.float32:
+                # cuDNN computes float32 convolutions in TF32 unless told otherwise. The switch is the whole process's.
+                modes.enter_context(_cudnn_switch)
+                modes.enter_context(
+                    torch.backends.cudnn.flags(
+                        enabled=torch.backends.cudnn.enabled,
+                        benchmark=torch.backends.cudnn.benchmark,
+                        deterministic=torch.backends.cudnn.deterministic,
+                        allow_tf32=False,
+                    )
+                )
+            yield
 
 
 class LatentStream:
@@ -297,8 +319,8 @@ class LatentStream:
         Raises:
             ObservationError: frames, `first` or `rows` have the wrong dtype, shape or range. Nothing has moved then.
         """
-        frames_nhwc = _check_frames(frames, "step", ("n",))
         rows_b = None if rows is None else self._check_rows(rows)
+        frames_nhwc = _check_frames(frames, "step", ("n",))
         count = self.num_envs if rows_b is None else len(rows_b)
         if len(frames_nhwc) != count:
             raise ObservationError(
@@ -312,7 +334,8 @@ class LatentStream:
 
     def state_dict(self) -> dict[str, Any]:
         """A copy of the memory, with the encoder's fingerprint; for `load_state_dict` or `torch.save`."""
-        tensors = {name: tensor.clone() for name, tensor in self._memory.tensors().items()}
+        with self.encoder._arithmetic():
+            tensors = {name: tensor.clone() for name, tensor in self._memory.tensors().items()}
         return {"fingerprint": self._fingerprint, **tensors}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -322,9 +345,12 @@ class LatentStream:
             VPTGymError: it comes from other weights or another layer, or from another number of environments.
         """
         mine = self._memory.tensors()
-        if set(state) != {"fingerprint", *mine}:
-            raise VPTGymError(f"A stream's state has the keys {sorted(('fingerprint', *mine))}, not {sorted(state)}.")
-        if state["fingerprint"] != self._fingerprint:
+        if not all(isinstance(state.get(name), Tensor) for name in mine):
+            raise VPTGymError(
+                f"A stream's state is a dict with the tensors {', '.join(mine)}, as state_dict gives it, but "
+                f"{sorted(state)} came."
+            )
+        if state.get("fingerprint") != self._fingerprint:
             raise VPTGymError(
                 "The state was saved by another encoder; load it with the weights and layer that it came from."
             )
@@ -335,10 +361,16 @@ class LatentStream:
                     f"needs {tuple(tensor.shape)}; make the stream with the number of environments that was saved."
                 )
         # Copies even where the device and the dtype already fit: the state stays the caller's.
-        self._memory = Memory(**{name: tensor.clone().copy_(state[name]) for name, tensor in mine.items()})
+        with self.encoder._arithmetic():
+            self._memory = Memory(**{name: tensor.clone().copy_(state[name]) for name, tensor in mine.items()})
 
     def _check_rows(self, rows: Sequence[int] | npt.NDArray[np.integer[Any]]) -> Tensor:
-        indices = np.asarray(rows)
+        if isinstance(rows, Tensor):
+            rows = rows.cpu().numpy()
+        try:
+            indices = np.asarray(rows)
+        except ValueError as error:  # a ragged list
+            raise ObservationError(f"step: rows must be a list of whole numbers, not {rows!r}.") from error
         if indices.ndim != 1 or not len(indices) or indices.dtype.kind not in "iu":
             raise ObservationError(
                 f"step: rows must be a list of whole numbers, not {rows!r}; turn a mask into rows with numpy.flatnonzero."
@@ -367,13 +399,17 @@ def _check_frames(frames: Frames, call: str, leading: tuple[str, ...]) -> Frames
 
 
 def _check_flags(flags: Flags, call: str, shape: tuple[int, ...]) -> Tensor:
-    tensor = torch.as_tensor(flags)
-    if tensor.dtype != torch.bool or tuple(tensor.shape) != shape:
-        raise ObservationError(
-            f"{call}: first must be bool of shape {shape}, True where a frame opens an episode, but "
-            f"{str(tensor.dtype).removeprefix('torch.')} of shape {tuple(tensor.shape)} came."
-        )
-    return tensor
+    wanted = f"{call}: first must be bool of shape {shape}, True where a frame opens an episode"
+    if isinstance(flags, Tensor):
+        flags = flags.cpu().numpy()
+    try:
+        array = np.asarray(flags)
+    except ValueError as error:  # a ragged list
+        raise ObservationError(f"{wanted}, but {flags!r} came.") from error
+    if array.dtype != np.bool_ or array.shape != shape:
+        raise ObservationError(f"{wanted}, but {array.dtype} of shape {array.shape} came.")
+    # A copy, because torch takes neither read-only nor reversed arrays.
+    return torch.from_numpy(array.copy())
 
 
 def _as_tensor(frames: Frames) -> Tensor:

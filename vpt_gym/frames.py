@@ -73,7 +73,20 @@ class FrameSource:
         Raises:
             ObservationError: dtype or shape is not what the space promised.
         """
-        images = observations if self.key is None else observations[self.key]
+        if self.key is None:
+            images = observations
+        elif isinstance(observations, Mapping) and self.key in observations:
+            images = observations[self.key]
+        else:
+            came = (
+                f"keys {_keys(observations)}"
+                if isinstance(observations, Mapping)
+                else f"a {type(observations).__name__}"
+            )
+            raise ObservationError(
+                f"{self.owner}: the observation must be a Dict with the image {self.key!r}, as its space says, but {came} "
+                "came; make the environment keep to its space."
+            )
         name = "observation" if self.key is None else f"observation[{self.key!r}]"
         if not isinstance(images, np.ndarray) or images.dtype != np.uint8:
             came = f"dtype {images.dtype}" if isinstance(images, np.ndarray) else f"a {type(images).__name__}"
@@ -95,9 +108,15 @@ class FrameSource:
 
     def of_one(self, observation: Any) -> Frames:
         """As `of`, for the observation of a single environment: uint8 [1, 128, 128, 3]."""
-        image = observation if self.key is None else observation[self.key]
-        batch = image[None] if isinstance(image, np.ndarray) else image
-        return self.of(batch if self.key is None else {self.key: batch}, 1)
+        if self.key is None:
+            return self.of(_batch_of_one(observation), 1)
+        if isinstance(observation, Mapping) and self.key in observation:
+            observation = {self.key: _batch_of_one(observation[self.key])}
+        return self.of(observation, 1)
+
+
+def _batch_of_one(image: Any) -> Any:
+    return image[None] if isinstance(image, np.ndarray) else image
 
 
 def find_frames(space: gym.Space[Any], image_key: str | None = None, *, owner: str) -> FrameSource:
@@ -148,6 +167,11 @@ def _source(space: gym.Space[Any], key: str | None, owner: str) -> FrameSource:
     if not isinstance(space, gym.spaces.Box):
         raise ObservationError(
             f"{owner}: {name} must be an image, a uint8 Box, but its space is {space}; use a pixel environment."
+        )
+    if len(space.shape) not in (2, 3):
+        raise ObservationError(
+            f"{owner}: {name} must be an image, but its shape is {space.shape}; use a pixel environment (or "
+            "gymnasium.wrappers.AddRenderObservation), and wrap it once only."
         )
     if space.dtype != np.uint8:
         raise ObservationError(

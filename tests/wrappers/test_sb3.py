@@ -340,6 +340,22 @@ class TestBadInput:
         with pytest.raises(ObservationError, match="DummyVecEnv: the VecEnv gives VPT latents already"):
             VecVPTLatent(VecMonitor(VecVPTLatent(dummy(1), encoder)), encoder)
 
+    def test_double_wrapping_from_inside(self, encoder: VPTEncoder) -> None:
+        inner = DummyVecEnv([lambda: vpt_gym.VPTLatentObservation(ScriptedEnv(extra=True), encoder, keep=("screen",))])
+        with pytest.raises(ObservationError, match="hold VPT latents already, under 'latent'"):
+            VecVPTLatent(inner, encoder)
+
+    def test_unknown_ids(self, encoder: VPTEncoder) -> None:
+        """Found out before a worker process starts."""
+        with pytest.raises(VPTGymError, match="Gymnasium knows no environment 'Foo-v0'"):
+            make_latent_vec_env("Foo-v0", 2, encoder=encoder)
+        with pytest.raises(VPTGymError, match="Python module that is not installed"):
+            make_latent_vec_env("no_such_module:Foo-v0", 2, encoder=encoder)
+
+    def test_keep_as_a_string(self, encoder: VPTEncoder) -> None:
+        with pytest.raises(ObservationError, match=r"write keep=\('ammo',\)"):
+            make_latent_vec_env(ScriptedEnv, 1, encoder=encoder, env_kwargs={"extra": True}, keep="ammo")
+
     def test_step_before_reset(self, encoder: VPTEncoder) -> None:
         with pytest.raises(ResetNeeded, match="DummyVecEnv: step was called before reset"):
             VecVPTLatent(dummy(1), encoder).step(np.zeros(1, int))
@@ -359,5 +375,5 @@ class TestBadInput:
             venv.step(np.zeros(2, int))
 
     def test_an_environment_without_images(self, encoder: VPTEncoder) -> None:
-        with pytest.raises(ObservationError, match="raw uint8 pixels, but its space is float32"):
+        with pytest.raises(ObservationError, match=r"shape is \(4,\); use a pixel environment"):
             VecVPTLatent(DummyVecEnv([lambda: gym.make("CartPole-v1")]), encoder)

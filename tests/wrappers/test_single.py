@@ -208,7 +208,7 @@ class TestBadInput:
             (box(64, 64, 4), {}, r"one or three channels, first or last, but its shape is \(64, 64, 4\); stacks"),
             (box(4, 84, 84), {}, "one or three channels"),
             (box(3, 64, 3), {}, "both the first and the last axis"),
-            (box(7), {}, "one or three channels"),
+            (box(7), {}, "shape is \\(7,\\); use a pixel environment"),
             (gym.spaces.Discrete(3), {}, "must be an image, a uint8 Box, but its space is Discrete.*pixel environment"),
             (
                 gym.spaces.Dict(a=box(8, 8, 3), b=box(8, 8, 3)),
@@ -217,7 +217,7 @@ class TestBadInput:
             ),
             (gym.spaces.Dict(a=box(5)), {}, "none of 'a' is"),
             (gym.spaces.Dict(a=box(8, 8, 3)), {"image_key": "b"}, "image_key='b' is not in .* its keys are 'a'"),
-            (gym.spaces.Dict(a=box(8, 8, 3), b=box(5)), {"image_key": "b"}, "one or three channels"),
+            (gym.spaces.Dict(a=box(8, 8, 3), b=box(5)), {"image_key": "b"}, "use a pixel environment"),
             (box(8, 8, 3), {"image_key": "a"}, "not a Dict; leave image_key out"),
             (box(8, 8, 3), {"keep": ("a",)}, "needs a Dict observation, but this one is a Box; leave keep out"),
             (gym.spaces.Dict(a=box(8, 8, 3)), {"keep": ("b",)}, "keep='b' is not in .* its keys are 'a'"),
@@ -261,6 +261,24 @@ class TestBadInput:
         once = TimeLimit(vpt_gym.VPTLatentObservation(ScriptedEnv(), encoder), 10)
         with pytest.raises(ObservationError, match="ScriptedEnv: the environment gives VPT latents already"):
             vpt_gym.VPTLatentObservation(once, encoder)
+
+    @pytest.mark.parametrize("lost", ["screen", "ammo"])
+    def test_entries_that_a_space_promised(
+        self, lost: str, encoder: VPTEncoder, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Refused before anything is encoded: the memory has not moved."""
+        inner = ScriptedEnv(extra=True, lengths=(50,))
+        env = vpt_gym.VPTLatentObservation(inner, encoder, keep=("ammo",))
+        env.reset()
+        before = env._stream.state_dict()
+        observe = inner._observe
+        monkeypatch.setattr(inner, "_observe", lambda: {k: v for k, v in observe().items() if k != lost})
+        with pytest.raises(ObservationError, match=f"^ScriptedEnv: the observation .*'{lost}'.*keep to its space"):
+            env.step(0)
+        monkeypatch.setattr(inner, "_observe", lambda: 3)
+        with pytest.raises(ObservationError, match=r"^ScriptedEnv: the observation"):
+            env.step(0)
+        assert all(np.array_equal(before[name], value) for name, value in env._stream.state_dict().items())
 
     def test_mixed_up_wrappers(self, encoder: VPTEncoder) -> None:
         """The message names the wrapper that fits."""

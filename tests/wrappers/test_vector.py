@@ -228,6 +228,13 @@ def test_memory_matters() -> None:
     assert float((together - apart)[1:].abs().amax(dim=1).min()) > 1000 * TOLERANCE
 
 
+def alone_last(identity: int, encoder: VPTEncoder) -> np.ndarray:
+    """Latent of the last frame of an episode of two steps."""
+    pictures = np.stack([ScriptedEnv(identity).picture(frame) for frame in range(3)])
+    latents: np.ndarray = encoder.encode(pictures[None], pooling="last")[0].numpy()
+    return latents
+
+
 class TestBadInput:
     """Each is refused in a sentence that names the environment, what was expected, what came and what to do."""
 
@@ -276,6 +283,39 @@ class TestBadInput:
         inner.metadata = {}
         with pytest.raises(ObservationError, match=r"metadata\['autoreset_mode'\] must be .* it is None"):
             vpt_gym.vector.VPTLatentObservation(inner, encoder)
+
+    @pytest.mark.parametrize("form", ["array", "dict", "short", "none"])
+    def test_final_observations_of_custom_environments(
+        self, form: str, encoder: VPTEncoder, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Batched arrays and Dicts of arrays are taken too; what does not hold a row for each environment is refused."""
+        extra = form == "dict"
+        inner = SyncVectorEnv(
+            [scripted(i, lengths=(2, 9), extra=extra) for i in range(2)], autoreset_mode=AutoresetMode.SAME_STEP
+        )
+        expected = np.stack([alone_last(i, encoder) for i in range(2)])
+        step = inner.step
+
+        def batched(actions: Any) -> Any:
+            *rest, infos = step(actions)
+            if "final_obs" in infos:
+                final = list(infos["final_obs"])
+                if form == "dict":
+                    infos["final_obs"] = {key: np.stack([row[key] for row in final]) for key in final[0]}
+                else:
+                    infos["final_obs"] = {"array": np.stack(final), "short": np.stack(final[:1]), "none": None}[form]
+            return (*rest, infos)
+
+        monkeypatch.setattr(inner, "step", batched)
+        envs = vpt_gym.vector.VPTLatentObservation(inner, encoder)
+        envs.reset()
+        envs.step(np.zeros(2, np.int64))
+        if form in ("short", "none"):
+            with pytest.raises(ObservationError, match=r"\[0, 1\] are not all there"):
+                envs.step(np.zeros(2, np.int64))
+            return
+        found = np.stack(list(envs.step(np.zeros(2, np.int64))[4]["final_obs"]))
+        assert np.abs(found - expected).max() <= TOLERANCE
 
     def test_missing_final_observation(self, encoder: VPTEncoder, monkeypatch: pytest.MonkeyPatch) -> None:
         inner = SyncVectorEnv([scripted(0, lengths=(2,))], autoreset_mode=AutoresetMode.SAME_STEP)

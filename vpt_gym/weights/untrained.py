@@ -29,13 +29,13 @@ def untrained_tensors(config: VPTConfig, seed: int) -> Iterator[tuple[str, torch
     Yields:
         VPT's name of a tensor, and the tensor, float32 on the CPU, in the order of `table`.
     """
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator("cpu").manual_seed(seed)
     for spec in table(config):
         if len(spec.shape) == 1:
             is_scale = spec.vpt_name.endswith("weight")
-            yield spec.vpt_name, torch.ones(spec.shape) if is_scale else torch.zeros(spec.shape)
+            yield spec.vpt_name, torch.full(spec.shape, float(is_scale), dtype=torch.float32, device="cpu")
             continue
-        tensor = torch.randn(spec.shape, generator=generator)
+        tensor = torch.randn(spec.shape, generator=generator, dtype=torch.float32, device="cpu")
         if spec.vpt_name.endswith(".b_nd"):
             yield spec.vpt_name, tensor.mul_(_RELATION_SCALE)
         else:

@@ -14,7 +14,16 @@ from vpt_gym.encoder import VPTEncoder, load_encoder
 from vpt_gym.errors import ObservationError, VPTGymError
 from vpt_gym.frames import Frames, find_frames
 
-__all__ = ["LATENT", "LatentObservations", "Latents", "as_encoder", "check_keep", "check_kind", "owner_of"]
+__all__ = [
+    "LATENT",
+    "LatentObservations",
+    "Latents",
+    "as_encoder",
+    "check_keep",
+    "check_kind",
+    "owner_of",
+    "refuse_latents",
+]
 
 LATENT: Final = "latent"
 """Key of the latent in a Dict observation."""
@@ -48,6 +57,12 @@ def check_kind(env: object, kind: type, wraps: str) -> None:
         )
 
 
+def refuse_latents(space: gym.Space[Any], owner: str) -> None:
+    """Raises ObservationError when observations hold latents already, put there by a wrapper further inside."""
+    if isinstance(space, gym.spaces.Dict) and LATENT in space.spaces:
+        raise ObservationError(f"{owner}: observations hold VPT latents already, under {LATENT!r}; wrap once only.")
+
+
 def owner_of(env: Any) -> str:
     """What messages call an environment: its id if it has one, else its class."""
     spec = getattr(env, "spec", None)
@@ -79,11 +94,22 @@ class LatentObservations:
 
     def frames(self, observations: Any, rows: int) -> Frames:
         """A batch of observations -> uint8 [rows, 128, 128, 3]."""
+        self._check_kept(observations)
         return self._source.of(observations, rows)
 
     def frame(self, observation: Any) -> Frames:
         """One environment's observation -> uint8 [1, 128, 128, 3]."""
+        self._check_kept(observation)
         return self._source.of_one(observation)
+
+    def _check_kept(self, observation: Any) -> None:
+        # Before anything is encoded: a refused observation must not have moved the memory.
+        missing = [key for key in self._keep if not isinstance(observation, Mapping) or key not in observation]
+        if missing:
+            raise ObservationError(
+                f"{self.owner}: the observation lacks {', '.join(map(repr, missing))}, which its space promises and keep= asks "
+                "for; make the environment keep to its space."
+            )
 
     def join(self, latents: Latents, observations: Any) -> Any:
         """Latents and what is kept of the observations, both batched or both of one environment; copies what is kept."""

@@ -8,9 +8,11 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Final
 
+import gymnasium as gym
+
 from vpt_gym.errors import VPTGymError
 
-__all__ = ["qualified_id"]
+__all__ = ["check_registered", "qualified_id"]
 
 
 @dataclass(frozen=True)
@@ -52,3 +54,22 @@ def qualified_id(env_id: str) -> str:
                 ) from error
             return f"{provider.module}:{env_id}"
     return env_id
+
+
+def check_registered(env_id: str) -> None:
+    """Looks the id up, importing the module in front of it, if any.
+
+    Raises:
+        VPTGymError: there is no such environment; found out here it costs a sentence, in a worker process a traceback each.
+    """
+    module, _, name = env_id.rpartition(":")
+    try:
+        if module:
+            importlib.import_module(module)
+        gym.spec(name)
+    except ModuleNotFoundError as error:
+        raise VPTGymError(f"{env_id} needs a Python module that is not installed: {error}") from error
+    except gym.error.UnregisteredEnv as error:
+        raise VPTGymError(
+            f"Gymnasium knows no environment {env_id!r} ({str(error).strip()}) If a module registers it, write module:{name}."
+        ) from error

@@ -14,8 +14,8 @@ from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecEnv,
 from vpt_gym.encoder import VPTEncoder
 from vpt_gym.errors import ObservationError, ResetNeeded, check_count
 from vpt_gym.frames import Frames
-from vpt_gym.wrappers.observations import LatentObservations, Latents, as_encoder, check_kind
-from vpt_gym.wrappers.providers import qualified_id
+from vpt_gym.wrappers.observations import LatentObservations, Latents, as_encoder, check_kind, refuse_latents
+from vpt_gym.wrappers.providers import check_registered, qualified_id
 from vpt_gym.wrappers.resize import ResizeFrame
 
 __all__ = ["VecVPTLatent", "make_latent_vec_env"]
@@ -61,6 +61,7 @@ class VecVPTLatent(VecEnvWrapper):
             if isinstance(inner, VecVPTLatent):
                 raise ObservationError(f"{owner}: the VecEnv gives VPT latents already; wrap it once only.")
             inner = inner.venv
+        refuse_latents(venv.observation_space, owner)
         loaded = as_encoder(encoder, encoder_options)
         self._latent_observations = LatentObservations(
             venv.observation_space, loaded.latent_space, image_key, keep, owner
@@ -156,11 +157,13 @@ def make_latent_vec_env(
 
     Raises:
         ObservationError: as for `VecVPTLatent`.
-        VPTGymError: `n_envs` is not a positive whole number, or the package of a known environment is not installed.
+        VPTGymError: `n_envs` is not a positive whole number, `env_id` is unknown to Gymnasium, or the
+            package of a known environment is not installed.
     """
     check_count("n_envs", n_envs)
     if isinstance(env_id, str):
         env_id = qualified_id(env_id)
+        check_registered(env_id)
     if vec_env_cls is None:
         vec_env_cls = DummyVecEnv if n_envs == 1 else SubprocVecEnv
     venv = make_vec_env(

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import gymnasium as gym
 import numpy as np
 import numpy.typing as npt
 from gymnasium.vector import AutoresetMode, VectorEnv, VectorWrapper
@@ -14,7 +13,14 @@ from gymnasium.vector.utils import batch_space
 from vpt_gym.encoder import VPTEncoder
 from vpt_gym.errors import ObservationError, ResetNeeded
 from vpt_gym.frames import Frames
-from vpt_gym.wrappers.observations import LATENT, LatentObservations, Latents, as_encoder, check_kind, owner_of
+from vpt_gym.wrappers.observations import (
+    LatentObservations,
+    Latents,
+    as_encoder,
+    check_kind,
+    owner_of,
+    refuse_latents,
+)
 
 __all__ = ["VPTLatentObservation"]
 
@@ -98,7 +104,7 @@ class VPTLatentObservation(VectorWrapper):
             raise ResetNeeded(f"{self._owner}: step was called before reset; call reset first.")
         observations, rewards, terminations, truncations, infos = self.env.step(actions)
         frames = self._latent_observations.frames(observations, self.num_envs)
-        done = np.logical_or(terminations, truncations)
+        done = np.asarray(terminations, np.bool_) | np.asarray(truncations, np.bool_)
         if self._mode is AutoresetMode.SAME_STEP:
             if done.any():
                 infos = self._with_final_latents(infos, np.flatnonzero(done))
@@ -127,20 +133,25 @@ class VPTLatentObservation(VectorWrapper):
 
     def _with_final_latents(self, infos: dict[str, Any], rows: npt.NDArray[np.int64]) -> dict[str, Any]:
         """Infos with the last observations of the rows' episodes encoded, on the memory that those episodes leave behind."""
-        present = infos.get("_final_obs")
-        if present is None or not np.all(present[rows]):
+        present: Any
+        present, final_obs = infos.get("_final_obs"), infos.get("final_obs")
+        if (
+            np.shape(present) != (self.num_envs,)
+            or not np.all(present[rows])
+            or not _has_rows(final_obs, self.num_envs)
+        ):
             raise ObservationError(
                 f"{self._owner}: infos['final_obs'] and its mask '_final_obs' must hold the last observation of every episode "
                 f"that ends in SAME_STEP mode, but those of environments {rows.tolist()} are not all there; make the vector "
                 "environment provide them, or use NEXT_STEP mode."
             )
-        final = [_row_of(infos["final_obs"], row) for row in rows]
+        final = [_row_of(final_obs, row) for row in rows]
         frames = np.concatenate([self._latent_observations.frame(observation) for observation in final])
         latents = self._step_rows(frames, rows, opening=False)
-        final_obs = np.full(self.num_envs, None, dtype=object)
+        encoded = np.full(self.num_envs, None, dtype=object)
         for row, latent, observation in zip(rows, latents, final, strict=True):
-            final_obs[row] = self._latent_observations.join(latent.copy(), observation)
-        return {**infos, "final_obs": final_obs}
+            encoded[row] = self._latent_observations.join(latent.copy(), observation)
+        return {**infos, "final_obs": encoded}
 
     def _check_mask(self, mask: Any) -> Mask:
         wanted = f"{self._owner}: reset_mask must be a boolean numpy array of shape ({self.num_envs},) with at least one True"
@@ -159,6 +170,13 @@ class VPTLatentObservation(VectorWrapper):
         return checked
 
 
+def _has_rows(batch: Any, rows: int) -> bool:
+    """Whether a batch of observations, an array or a Dict of arrays, has so many rows."""
+    if isinstance(batch, Mapping):
+        return bool(batch) and all(_has_rows(value, rows) for value in batch.values())
+    return hasattr(batch, "__len__") and len(batch) == rows
+
+
 def _row_of(batch: Any, row: int) -> Any:
     """One row of a batch: an array of observations, or a Dict of arrays."""
     return {key: _row_of(value, row) for key, value in batch.items()} if isinstance(batch, Mapping) else batch[row]
@@ -175,10 +193,8 @@ def _autoreset_mode(env: VectorEnv[Any, Any, Any], owner: str) -> AutoresetMode:
 
 
 def _refuse_double_wrapping(env: VectorEnv[Any, Any, Any], owner: str) -> None:
-    space = env.single_observation_space
-    wraps = isinstance(space, gym.spaces.Dict) and LATENT in space.spaces
+    refuse_latents(env.single_observation_space, owner)
     while isinstance(env, VectorWrapper):
-        wraps = wraps or isinstance(env, VPTLatentObservation)
+        if isinstance(env, VPTLatentObservation):
+            raise ObservationError(f"{owner}: the environments give VPT latents already; wrap them once only.")
         env = env.env
-    if wraps:
-        raise ObservationError(f"{owner}: the environments give VPT latents already; wrap them once only.")
