@@ -90,6 +90,8 @@ def test_mistakes_of_use_exit_2(capsys: pytest.CaptureFixture[str]) -> None:
         capsys, *train, "--env-arg", "frame_skip=1", "--env-arg", "frame_skip=2"
     )
     assert "'1.5' is not a whole number" in misused(capsys, *train, "--steps", "1.5")
+    for endless in ("inf", "nan", "1e999"):
+        assert f"'{endless}' is not a whole number" in misused(capsys, *train, "--steps", endless)
     assert "'64,x' is not a list of layer widths" in misused(capsys, *train, "--net-arch", "64,x")
     assert "'2' is not a number from 0 to 1" in misused(capsys, *train, "--gamma", "2")
     assert "'0' is not a number above 0" in misused(capsys, *train, "--learning-rate", "0")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import shutil
 from pathlib import Path
 from typing import Any
@@ -35,8 +36,9 @@ def count(text: str) -> int:
         number = float(text.replace("_", ""))
     except ValueError:
         number = 0.0
-    if number < 1 or number != int(number):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of 1 or more")
+    # Python reads "inf", "nan" and 1e999 as floats too.
+    if not math.isfinite(number) or number < 1 or number != int(number):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of 1 or more, such as 24000 or 1e5")
     return int(number)
 
 
