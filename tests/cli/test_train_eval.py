@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -47,9 +48,8 @@ def test_train_then_eval(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> 
     assert "name a new one with --run" in capsys.readouterr().err
 
 
-@pytest.mark.skipif(os.name != "posix", reason="a terminal's Ctrl-C is a signal to a process group")
-def test_ctrl_c_in_a_terminal_saves_the_model(tmp_path: Path) -> None:
-    run = tmp_path / "run"
+def start_training(run: Path) -> subprocess.Popen[str]:
+    """`vpt-gym train` in a session of its own, in the middle of a long training."""
     command = [sys.executable, "-m", "vpt_gym.cli", "train", ENV_ID, *SMALL, "--steps", "1000000", "--run", str(run)]
     process = subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
@@ -59,7 +59,12 @@ def test_ctrl_c_in_a_terminal_saves_the_model(tmp_path: Path) -> None:
     for line in process.stdout:
         if line.startswith("  random"):
             break
-    os.killpg(process.pid, signal.SIGINT)
+    return process
+
+
+def check_saved(process: subprocess.Popen[str], run: Path) -> None:
+    """The command ends by itself, says so, and leaves a whole run folder."""
+    # The pipes close when the last process that inherited them is gone: a worker or an engine left behind times out.
     out, err = process.communicate(timeout=120)
     assert process.returncode == 130, err
     assert "Traceback" not in err
@@ -68,3 +73,21 @@ def test_ctrl_c_in_a_terminal_saves_the_model(tmp_path: Path) -> None:
     assert config["status"] == "interrupted"
     assert PPO.load(run / "model.zip", device="cpu").num_timesteps == config["steps"]
     assert (run / "learning_curve.png").is_file()
+    assert not [path for path in run.iterdir() if "partial" in path.name]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="a terminal's Ctrl-C is a signal to a process group")
+def test_ctrl_c_in_a_terminal_saves_the_model(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    process = start_training(run)
+    os.killpg(process.pid, signal.SIGINT)
+    check_saved(process, run)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="SIGTERM to a process group")
+@pytest.mark.parametrize("send", [os.kill, os.killpg], ids=["to the command", "to its group, as timeout does"])
+def test_sigterm_saves_the_model_and_leaves_no_process(send: Callable[[int, int], None], tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    process = start_training(run)
+    send(process.pid, signal.SIGTERM)
+    check_saved(process, run)

@@ -4,6 +4,7 @@ import multiprocessing
 import os
 import signal
 from collections.abc import Iterator
+from pathlib import Path
 
 import gymnasium as gym
 import numpy as np
@@ -21,6 +22,14 @@ class Telling(gym.Wrapper):  # type: ignore[type-arg]
 
     def pid(self) -> int:
         return os.getpid()
+
+    def mark_closing(self, path: Path) -> None:
+        self.closing = path
+
+    def close(self) -> None:
+        if hasattr(self, "closing"):
+            self.closing.touch()
+        super().close()
 
 
 @pytest.fixture
@@ -50,3 +59,13 @@ def test_closing_in_the_middle_of_a_step_ends_every_worker(venv: WorkerVecEnv) -
     venv.close()
     venv.close()
     assert not set(venv.processes) & set(multiprocessing.active_children())
+
+
+def test_sigterm_closes_the_env(venv: WorkerVecEnv, tmp_path: Path) -> None:
+    for i in range(2):
+        venv.env_method("mark_closing", tmp_path / str(i), indices=i)
+    for process in venv.processes:
+        process.terminate()
+        process.join()
+    assert [process.exitcode for process in venv.processes] == [143, 143]
+    assert {path.name for path in tmp_path.iterdir()} == {"0", "1"}

@@ -15,7 +15,7 @@ from vpt_gym.errors import VPTGymError
 __all__ = ["main"]
 
 INTERRUPTED = 130
-"""Exit code after Ctrl-C: 128 + SIGINT, as shells expect."""
+"""Exit code after Ctrl-C, 128 + SIGINT, as shells expect; SIGTERM asks for the same end and gets the same code."""
 
 DESCRIPTION = """\
 Reinforcement learning on VPT latents: every frame of a pixel environment runs
@@ -45,7 +45,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: arguments without the program's name; None takes the process's own.
 
     Returns:
-        0 when all went well, 1 after an error that a user can mend, 130 after Ctrl-C. Wrong usage leaves through
+        0 when all went well, 1 after an error that a user can mend, 130 after Ctrl-C or SIGTERM. Wrong usage leaves through
         `SystemExit` with code 2, `--help` and `--version` with code 0, as argparse does.
     """
     # Environments in worker processes share the cores with the network. OpenMP's threads spin while they wait, unless told

@@ -21,7 +21,7 @@ from vpt_gym.training.report import Facts, Reporter, Score
 from vpt_gym.training.stopping import Stopped, StopSignal
 from vpt_gym.training.train import describe_encoder, encoder_words
 from vpt_gym.training.video import EpisodeRecorder
-from vpt_gym.training.workers import WorkerVecEnv
+from vpt_gym.training.workers import WorkerDiedError, WorkerVecEnv
 
 __all__ = ["EvaluationResult", "evaluate"]
 
@@ -73,7 +73,7 @@ def evaluate(
 
     Raises:
         VPTGymError: the folder is no run, its environment or encoder cannot be had, or the encoder is not the run's.
-        KeyboardInterrupt: the user pressed Ctrl-C.
+        KeyboardInterrupt: Ctrl-C or SIGTERM came.
     """
     if episodes < 1:
         raise VPTGymError(f"episodes must be 1 or more, not {episodes}.")
@@ -128,6 +128,11 @@ def evaluate(
             )
     except Stopped:
         raise KeyboardInterrupt from None
+    except WorkerDiedError:
+        # A SIGTERM to the whole process group ends the workers too.
+        if stop.requested:
+            raise KeyboardInterrupt from None
+        raise
     finally:
         latents.close()
     if watcher is not None:

@@ -1,4 +1,4 @@
-"""Ctrl-C as a wish to stop, not as an accident."""
+"""Ctrl-C and SIGTERM as a wish to stop, not as an accident."""
 
 from __future__ import annotations
 
@@ -7,9 +7,12 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType, TracebackType
-from typing import Any
+from typing import Any, Final
 
 __all__ = ["StopSignal", "Stopped"]
+
+
+SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
 
 
 class Stopped(Exception):  # noqa: N818 - not an error: the user asked for it
@@ -17,7 +20,9 @@ class Stopped(Exception):  # noqa: N818 - not an error: the user asked for it
 
 
 class StopSignal:
-    """While entered, the first Ctrl-C sets `requested` and the next ones raise KeyboardInterrupt.
+    """While entered, the first Ctrl-C or SIGTERM sets `requested` and the next ones raise KeyboardInterrupt.
+
+    SIGTERM is what `timeout`, a container or a cluster's scheduler sends before it kills.
 
     A run that looks at `requested` after every step ends at a step's border, with nothing half done. The second Ctrl-C
     is for a run that does not get there, because an environment hangs. Outside the main thread, where Python delivers
@@ -27,22 +32,22 @@ class StopSignal:
     def __init__(self) -> None:
         self.requested = False
         self._held = False
-        self._previous: Any = None
+        self._previous: dict[signal.Signals, Any] = {}
 
     def __enter__(self) -> StopSignal:
         if threading.current_thread() is threading.main_thread():
-            self._previous = signal.signal(signal.SIGINT, self._on_signal)
+            self._previous = {number: signal.signal(number, self._on_signal) for number in SIGNALS}
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._previous is not None:
-            signal.signal(signal.SIGINT, self._previous)
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
 
     @contextmanager
     def held(self) -> Iterator[None]:
-        """Inside, no Ctrl-C raises: for writing files."""
+        """Inside, no signal raises: for writing files."""
         self._held = True
         try:
             yield

@@ -36,7 +36,7 @@ class TrainingResult:
 
     Attributes:
         folder: the run folder.
-        interrupted: the user pressed Ctrl-C; what was done until then is saved.
+        interrupted: Ctrl-C or SIGTERM ended the run early; what was done until then is saved.
         steps: environment steps taken.
         training_seconds: wall-clock seconds of the training alone.
         total_seconds: wall-clock seconds of everything.
@@ -59,8 +59,8 @@ def train(config: TrainingConfig, run: Path | None = None, reporter: Reporter | 
     """Train a head on the latents of a frozen encoder, measure it, and leave a run folder.
 
     The random policy plays `eval_episodes` episodes first, without the encoder. After training the policy plays as
-    many, with actions sampled from it, as in training; both open on the same seeds. The first Ctrl-C ends the run at
-    the next step, and what there is gets saved.
+    many, with actions sampled from it, as in training; both open on the same seeds. The first Ctrl-C or SIGTERM ends
+    the run at the next step, and what there is gets saved.
 
     Args:
         config: the run.
@@ -174,10 +174,13 @@ class _Run:
         except (Stopped, KeyboardInterrupt):
             interrupted = True
         except WorkerDiedError as error:
-            self.save("failed")
-            raise WorkerDiedError(
-                f"{error} The model after {self.model.num_timesteps:,} steps is saved in {self.folder.path}."
-            ) from error
+            # `timeout` and others send SIGTERM to the whole process group, workers included: they were told to end too.
+            interrupted = self.stop.requested
+            if not interrupted:
+                self.save("failed")
+                raise WorkerDiedError(
+                    f"{error} The model after {self.model.num_timesteps:,} steps is saved in {self.folder.path}."
+                ) from error
         self.save("interrupted" if interrupted else "finished")
         return TrainingResult(
             folder=self.folder.path,

@@ -6,9 +6,11 @@ import contextlib
 import multiprocessing
 import multiprocessing.util
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from types import FrameType
 from typing import Any
 
 import gymnasium as gym
@@ -21,6 +23,7 @@ from vpt_gym.errors import VPTGymError
 __all__ = ["WorkerDiedError", "WorkerVecEnv"]
 
 CLOSE_SECONDS = 5.0
+TERMINATE_SECONDS = 5.0
 
 
 class WorkerDiedError(VPTGymError, RuntimeError):
@@ -58,7 +61,7 @@ class WorkerVecEnv(SubprocVecEnv):
             return super().env_method(method_name, *args, indices=indices, **kwargs)
 
     def close(self) -> None:
-        """End every worker: asked first, terminated after five seconds in all."""
+        """End every worker: asked first, terminated after five seconds in all, killed after five more."""
         if self.closed:
             return
         self.closed = True
@@ -69,8 +72,15 @@ class WorkerVecEnv(SubprocVecEnv):
         deadline = time.monotonic() + CLOSE_SECONDS
         for process in self.processes:
             process.join(timeout=max(0.0, deadline - time.monotonic()))
+        late = [process for process in self.processes if process.is_alive()]
+        for process in late:
+            process.terminate()
+        deadline = time.monotonic() + TERMINATE_SECONDS
+        for process in late:
+            process.join(timeout=max(0.0, deadline - time.monotonic()))
+            # A worker that hangs outside Python never gets to its SIGTERM handler.
             if process.is_alive():
-                process.terminate()
+                process.kill()
                 process.join()
         for remote in self.remotes:
             remote.close()
@@ -108,7 +118,7 @@ class _Deaf:
 
 
 class _ClosedAtExit(gym.Wrapper[Any, Any, Any, Any]):
-    """Closes its env when the worker ends, also where nobody says so because the parent was killed.
+    """Closes its env when the worker ends, also by SIGTERM or because the parent was killed.
 
     Otherwise a game engine in a process of its own would live on.
     """
@@ -116,9 +126,23 @@ class _ClosedAtExit(gym.Wrapper[Any, Any, Any, Any]):
     def __init__(self, env: gym.Env[Any, Any]) -> None:
         super().__init__(env)
         self._close_once = multiprocessing.util.Finalize(None, env.close, exitpriority=0)
+        signal.signal(signal.SIGTERM, _leave)
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        result = super().reset(seed=seed, options=options)
+        # ViZDoom starts its engine in the first reset, and installs a C++ handler for this signal over Python's.
+        signal.signal(signal.SIGTERM, _leave)
+        return result
 
     def close(self) -> None:
         self._close_once()
+
+
+def _leave(number: int, frame: FrameType | None) -> None:
+    """End the process through its finalizers, which a second SIGTERM must not cut off."""
+    del frame
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    sys.exit(128 + number)
 
 
 @contextlib.contextmanager
