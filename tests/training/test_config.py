@@ -4,10 +4,12 @@ import json
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 
 from vpt_gym.errors import VPTGymError
 from vpt_gym.training import ALGORITHMS, TrainingConfig
+from vpt_gym.training.config import EVALUATION_SEED
 
 
 def config(**changes: object) -> TrainingConfig:
@@ -48,7 +50,8 @@ def test_a_config_of_another_version_is_refused(change: dict[str, object]) -> No
         ({"algo": "td3"}, "ppo, a2c, dqn, sac"),
         ({"video": "avi"}, "gif, mp4, none"),
         ({"steps": 0}, "steps must be 1 or more"),
-        ({"seed": -1}, "seed must be 0 or more"),
+        ({"seed": -1}, "seed must be from 0 to 4293967286, not -1"),
+        ({"seed": 4293967287}, "seed must be from 0 to"),
         ({"net_arch": (64, 0)}, "net_arch"),
         ({"algo": "dqn", "hyperparameters": {"n_epochs": 3}}, "DQN has no n_epochs; it takes learning_rate"),
         ({"n_envs": 3, "hyperparameters": {"n_steps": 10, "batch_size": 7}}, "= 30 is not a multiple of 7"),
@@ -57,6 +60,11 @@ def test_a_config_of_another_version_is_refused(change: dict[str, object]) -> No
 def test_impossible_values_are_refused(changes: dict[str, object], message: str) -> None:
     with pytest.raises(VPTGymError, match=message):
         config(**changes)
+
+
+def test_the_largest_seed_still_seeds_the_last_environment() -> None:
+    largest = config(seed=4293967286, n_envs=8)
+    np.random.RandomState(largest.seed + EVALUATION_SEED + 1 + largest.n_envs)
 
 
 def test_steps_are_rounded_up_to_whole_rollouts() -> None:

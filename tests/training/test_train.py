@@ -145,6 +145,12 @@ def test_another_encoder_is_refused(trained: tuple[TrainingResult, Listener]) ->
         evaluate(trained[0].folder, episodes=1, encoder="random:tiny?seed=5", film=False)
 
 
+@pytest.mark.parametrize("seed", [-1, 2**32 - 1])
+def test_an_impossible_seed_is_refused_before_playing(seed: int, trained: tuple[TrainingResult, Listener]) -> None:
+    with pytest.raises(VPTGymError, match=f"seed must be from 0 to 4294967294, not {seed}"):
+        evaluate(trained[0].folder, episodes=2, seed=seed, film=False)
+
+
 def test_the_same_seed_gives_the_same_run_and_it_learns(tmp_path: Path) -> None:
     # A linear head soon sees which half of the picture is lit; 8 is the best possible return, 0 the random policy's.
     same = config(steps=256, n_envs=1, seed=3, video="none", eval_episodes=3, hyperparameters=FAST)

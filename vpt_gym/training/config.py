@@ -9,9 +9,15 @@ from typing import Any, Final
 
 from vpt_gym.errors import VPTGymError
 
-__all__ = ["ALGORITHMS", "VIDEO_FORMATS", "Algorithm", "TrainingConfig"]
+__all__ = ["ALGORITHMS", "EVALUATION_SEED", "VIDEO_FORMATS", "Algorithm", "TrainingConfig", "check_seed"]
 
 VIDEO_FORMATS: Final = ("gif", "mp4", "none")
+
+EVALUATION_SEED: Final = 1_000_000
+"""Added to a run's seed for its evaluation and its random policy: both open on episodes that training has not seen."""
+
+SEEDS: Final = 2**32
+"""NumPy's global generator, which Stable-Baselines3 seeds, takes seeds below this."""
 
 
 @dataclass(frozen=True)
@@ -137,8 +143,8 @@ class TrainingConfig:
         for name in ("steps", "n_envs", "eval_episodes"):
             if getattr(self, name) < 1:
                 raise VPTGymError(f"{name} must be 1 or more, not {getattr(self, name)}.")
-        if self.seed < 0:
-            raise VPTGymError(f"seed must be 0 or more, not {self.seed}.")
+        # Environment i takes seed + i, and `vpt-gym eval` starts one above the run's own evaluation.
+        check_seed(self.seed, EVALUATION_SEED + 1 + self.n_envs)
         if any(width < 1 for width in self.net_arch):
             raise VPTGymError(f"net_arch holds widths of 1 or more, not {list(self.net_arch)}.")
         known = ALGORITHMS[self.algo].defaults
@@ -191,3 +197,17 @@ class TrainingConfig:
                 f"use the vpt_gym version that the config names."
             )
         return cls(**{**values, "keep": tuple(values["keep"]), "net_arch": tuple(values["net_arch"])})
+
+
+def check_seed(seed: int, room: int) -> None:
+    """Refuse a seed that leaves no room for the seeds that are counted up from it.
+
+    Args:
+        seed: the seed.
+        room: how far above it the seeds reach.
+
+    Raises:
+        VPTGymError: it is below 0 or too large.
+    """
+    if not 0 <= seed < SEEDS - room:
+        raise VPTGymError(f"seed must be from 0 to {SEEDS - room - 1}, not {seed}.")

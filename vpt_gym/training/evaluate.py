@@ -13,10 +13,10 @@ from vpt_gym.encoder import VPTEncoder, load_encoder
 from vpt_gym.errors import VPTGymError
 from vpt_gym.sb3 import make_latent_vec_env
 from vpt_gym.training.algorithms import load_model, load_statistics
-from vpt_gym.training.config import TrainingConfig
+from vpt_gym.training.config import EVALUATION_SEED, TrainingConfig, check_seed
 from vpt_gym.training.environments import check_env
 from vpt_gym.training.folder import RunFolder
-from vpt_gym.training.playing import EVALUATION_SEED, play_model
+from vpt_gym.training.playing import play_model
 from vpt_gym.training.report import Facts, Reporter, Score
 from vpt_gym.training.stopping import Stopped, StopSignal
 from vpt_gym.training.train import describe_encoder, encoder_words
@@ -84,6 +84,9 @@ def evaluate(
     folder = RunFolder.open(run)
     recorded = folder.read_config()
     config = TrainingConfig.from_dict(recorded["training"])
+    seed = config.seed + EVALUATION_SEED + 1 if seed is None else seed
+    n_envs = min(config.n_envs, episodes)
+    check_seed(seed, n_envs - 1)
     env_facts = check_env(config)
     network = load_encoder(
         encoder or config.encoder,
@@ -93,8 +96,6 @@ def evaluate(
         pooling="none",
     )
     _check_fingerprint(network, recorded["encoder"], run)
-    seed = config.seed + EVALUATION_SEED + 1 if seed is None else seed
-    n_envs = min(config.n_envs, episodes)
     latents = make_latent_vec_env(
         env_facts.qualified_id,
         n_envs,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
-from typing import Any, Final, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -15,12 +15,9 @@ from stable_baselines3.common.vec_env import VecEnv
 from vpt_gym.training.report import Reporter, Score
 from vpt_gym.training.stopping import StopSignal
 
-__all__ = ["EVALUATION_SEED", "play_model", "play_random"]
+__all__ = ["play_model", "play_random"]
 
 Array = npt.NDArray[Any]
-
-EVALUATION_SEED: Final = 1_000_000
-"""Added to a run's seed for its evaluation and its random policy: both open on episodes that training has not seen."""
 
 
 class Watcher(Protocol):

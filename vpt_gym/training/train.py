@@ -16,10 +16,10 @@ from vpt_gym.encoder import VPTEncoder, load_encoder
 from vpt_gym.sb3 import VecVPTLatent, make_latent_vec_env
 from vpt_gym.training.algorithms import build_model, normalized
 from vpt_gym.training.callback import TrainingCallback
-from vpt_gym.training.config import ALGORITHMS, TrainingConfig
+from vpt_gym.training.config import ALGORITHMS, EVALUATION_SEED, TrainingConfig
 from vpt_gym.training.environments import EnvFacts, check_env
 from vpt_gym.training.folder import RunFolder, write_atomically
-from vpt_gym.training.playing import EVALUATION_SEED, play_model, play_random
+from vpt_gym.training.playing import play_model, play_random
 from vpt_gym.training.plot import learning_curve
 from vpt_gym.training.report import Facts, Reporter, Score
 from vpt_gym.training.stopping import Stopped, StopSignal
