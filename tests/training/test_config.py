@@ -62,6 +62,15 @@ def test_impossible_values_are_refused(changes: dict[str, object], message: str)
         config(**changes)
 
 
+@pytest.mark.parametrize("name", sorted(config().to_dict()))
+@pytest.mark.parametrize("value", [[None], 1.5, {"n_steps": "x"}])
+def test_a_field_of_the_wrong_type_is_named(name: str, value: object) -> None:
+    if name == "env_kwargs" and isinstance(value, dict):
+        return
+    with pytest.raises(VPTGymError, match=f"^{name} must be"):
+        TrainingConfig.from_dict({**config().to_dict(), name: value})
+
+
 def test_the_largest_seed_still_seeds_the_last_environment() -> None:
     largest = config(seed=4293967286, n_envs=8)
     np.random.RandomState(largest.seed + EVALUATION_SEED + 1 + largest.n_envs)

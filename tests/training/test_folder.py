@@ -59,3 +59,19 @@ def test_what_is_not_a_run_is_refused(tmp_path: Path) -> None:
     folder.write_config({"training": {}})
     with pytest.raises(VPTGymError, match="lacks the sections"):
         folder.read_config()
+
+
+@pytest.mark.parametrize(
+    ("section", "value"),
+    [
+        ("training", []),
+        ("encoder", {"fingerprint": 1, "source": "x"}),
+        ("random_policy", {"returns": ["x"]}),
+        ("random_policy", [1]),
+    ],
+)
+def test_a_damaged_section_is_named(section: str, value: object, tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    folder.write_config({"training": {}, "encoder": {"fingerprint": "f", "source": "s"}, section: value})
+    with pytest.raises(VPTGymError, match=rf"'{section}' of .*config\.json is damaged"):
+        folder.read_config()

@@ -196,6 +196,9 @@ class TrainingConfig:
                 f"The run's config does not hold exactly the keys of this vpt_gym (it differs in: {odd}); "
                 f"use the vpt_gym version that the config names."
             )
+        for name, value in values.items():
+            if not _fits(name, value):
+                raise VPTGymError(f"{name} must be {_JSON_FIELDS[name]}, not {value!r}.")
         return cls(**{**values, "keep": tuple(values["keep"]), "net_arch": tuple(values["net_arch"])})
 
 
@@ -211,3 +214,34 @@ def check_seed(seed: int, room: int) -> None:
     """
     if not 0 <= seed < SEEDS - room:
         raise VPTGymError(f"seed must be from 0 to {SEEDS - room - 1}, not {seed}.")
+
+
+_JSON_FIELDS: Final[Mapping[str, str]] = MappingProxyType(
+    {
+        **dict.fromkeys(("env_id", "encoder", "algo", "layer", "precision", "device", "video"), "a text"),
+        **dict.fromkeys(("steps", "n_envs", "seed", "eval_episodes"), "a whole number"),
+        "env_kwargs": "an object",
+        "image_key": "a text or null",
+        "keep": "a list of texts",
+        "net_arch": "a list of whole numbers",
+        "normalize": "true or false",
+        "hyperparameters": "an object of numbers above or equal to 0, n_steps and batch_size 1 or more",
+    }
+)
+
+
+def _fits(name: str, value: Any) -> bool:
+    """Whether a JSON value has the type of a field; JSON's true is no number, though Python's True is one."""
+    kind = _JSON_FIELDS[name]
+    if kind.startswith("a list"):
+        wanted = str if name == "keep" else int
+        return isinstance(value, list) and all(type(item) is wanted for item in value)
+    if name == "hyperparameters":
+        return isinstance(value, dict) and all(
+            type(number) in (int, float) and number >= (key in ("n_steps", "batch_size"))
+            for key, number in value.items()
+        )
+    if name == "image_key":
+        return value is None or isinstance(value, str)
+    types = {"a text": str, "a whole number": int, "an object": dict, "true or false": bool}
+    return type(value) is types[kind]

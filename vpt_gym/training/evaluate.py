@@ -83,7 +83,12 @@ def evaluate(
     reporter = reporter or Reporter()
     folder = RunFolder.open(run)
     recorded = folder.read_config()
-    config = TrainingConfig.from_dict(recorded["training"])
+    try:
+        config = TrainingConfig.from_dict(recorded["training"])
+    except VPTGymError as error:
+        raise VPTGymError(f"{folder.config}: {error}") from error
+    random = recorded.get("random_policy")
+    baseline = Score.of(random["returns"]) if random else None
     seed = config.seed + EVALUATION_SEED + 1 if seed is None else seed
     n_envs = min(config.n_envs, episodes)
     check_seed(seed, n_envs - 1)
@@ -138,8 +143,7 @@ def evaluate(
         latents.close()
     if watcher is not None:
         watcher.save(target)
-    random = recorded.get("random_policy")
-    return EvaluationResult(config, score, Score.of(random["returns"]) if random else None, target if watcher else None)
+    return EvaluationResult(config, score, baseline, target if watcher else None)
 
 
 def _check_fingerprint(network: VPTEncoder, recorded: Mapping[str, Any], run: Path) -> None:

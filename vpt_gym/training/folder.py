@@ -91,6 +91,20 @@ class RunFolder:
             raise VPTGymError(f"{self.config} is not valid JSON ({error}); restore the file or train again.") from error
         if not isinstance(values, dict) or not {"training", "encoder"} <= set(values):
             raise VPTGymError(f"{self.config} lacks the sections 'training' and 'encoder'; train again.")
+        random = values.get("random_policy")
+        returns = random.get("returns") if isinstance(random, dict) else None
+        good = {
+            "training": isinstance(values["training"], dict),
+            "encoder": isinstance(values["encoder"], dict)
+            and all(isinstance(values["encoder"].get(name), str) for name in ("fingerprint", "source")),
+            "random_policy": random is None
+            or (isinstance(returns, list) and bool(returns) and all(type(x) in (int, float) for x in returns)),
+        }
+        for section, whole in good.items():
+            if not whole:
+                raise VPTGymError(
+                    f"The section {section!r} of {self.config} is damaged; restore the file or train again."
+                )
         return values
 
     def write_config(self, values: dict[str, Any]) -> None:
