@@ -377,3 +377,19 @@ class TestBadInput:
     def test_an_environment_without_images(self, encoder: VPTEncoder) -> None:
         with pytest.raises(ObservationError, match=r"shape is \(4,\); use a pixel environment"):
             VecVPTLatent(DummyVecEnv([lambda: gym.make("CartPole-v1")]), encoder)
+
+
+def test_vizdooms_folder_is_there_before_its_engines_race_for_it(
+    tiny: VPTEncoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("vizdoom")
+    monkeypatch.chdir(tmp_path)
+    started = []
+
+    class Looks(SubprocVecEnv):
+        def __init__(self, *args: Any, **kwargs: Any) -> None:
+            started.append((tmp_path / "_vizdoom").is_dir())
+            super().__init__(*args, **kwargs)
+
+    make_latent_vec_env("VizdoomBasic-v1", 2, encoder=tiny, vec_env_cls=Looks).close()
+    assert started == [True]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from types import MappingProxyType
 from typing import Final
 
@@ -12,7 +13,7 @@ import gymnasium as gym
 
 from vpt_gym.errors import VPTGymError
 
-__all__ = ["check_registered", "qualified_id"]
+__all__ = ["check_registered", "make_folder", "qualified_id"]
 
 
 @dataclass(frozen=True)
@@ -22,14 +23,16 @@ class Provider:
     Attributes:
         module: the module whose import registers them.
         install: the command that installs the package.
+        folder: what every one of its environments makes in the working directory if it is not there.
     """
 
     module: str
     install: str
+    folder: str
 
 
 PROVIDERS: Final[Mapping[str, Provider]] = MappingProxyType(
-    {"Vizdoom": Provider("vizdoom.gymnasium_wrapper", "pip install 'vpt-gym[vizdoom]'")}
+    {"Vizdoom": Provider("vizdoom.gymnasium_wrapper", "pip install 'vpt-gym[vizdoom]'", "_vizdoom")}
 )
 """Known providers by how their ids begin."""
 
@@ -73,3 +76,13 @@ def check_registered(env_id: str) -> None:
         raise VPTGymError(
             f"Gymnasium knows no environment {env_id!r} ({str(error).strip()}) If a module registers it, write module:{name}."
         ) from error
+
+
+def make_folder(env_id: str) -> None:
+    """Makes the provider's folder in the working directory, before several environments do so at once.
+
+    ViZDoom 1.3's engine looks whether its folder exists and then creates it; of two that do so together one may crash.
+    """
+    for provider in PROVIDERS.values():
+        if env_id.startswith(f"{provider.module}:"):
+            Path(provider.folder).mkdir(exist_ok=True)

@@ -15,7 +15,7 @@ from vpt_gym.encoder import VPTEncoder
 from vpt_gym.errors import ObservationError, ResetNeeded, check_count
 from vpt_gym.frames import Frames
 from vpt_gym.wrappers.observations import LatentObservations, Latents, as_encoder, check_kind, refuse_latents
-from vpt_gym.wrappers.providers import check_registered, qualified_id
+from vpt_gym.wrappers.providers import check_registered, make_folder, qualified_id
 from vpt_gym.wrappers.resize import ResizeFrame
 
 __all__ = ["VecVPTLatent", "make_latent_vec_env"]
@@ -164,6 +164,8 @@ def make_latent_vec_env(
     if isinstance(env_id, str):
         env_id = qualified_id(env_id)
         check_registered(env_id)
+        if n_envs > 1:
+            make_folder(env_id)
     if vec_env_cls is None:
         vec_env_cls = DummyVecEnv if n_envs == 1 else SubprocVecEnv
     venv = make_vec_env(
