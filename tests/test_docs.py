@@ -47,8 +47,13 @@ def _run(arguments: list[str], folder: Path) -> None:
     paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
     command = [sys.executable, "-W", "error", *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=folder, env=environment)
-    assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
+    # Into a file: a pipe would be waited for as long as any process holds it, such as a game engine whose worker crashed.
+    log = folder.with_name(f"{folder.name}.log")
+    with log.open("w", encoding="utf-8") as output:
+        done = subprocess.run(
+            command, stdout=output, stderr=output, check=False, cwd=folder, env=environment, timeout=600
+        )
+    assert done.returncode == 0, log.read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("page", PAGES, ids=_id)
