@@ -9,6 +9,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from tests.support.minestudio import policy_kwargs as published_kwargs
 from vpt_gym.config import VPTConfig
 from vpt_gym.errors import WeightsError
 from vpt_gym.weights import ResolvedSource, load_checkpoint, table
@@ -48,25 +49,10 @@ def policy_kwargs(config: VPTConfig = SMALL) -> dict[str, Any]:
     """The arguments of MinecraftPolicy as OpenAI's `.model` and MineStudio's `config.json` give them."""
     return {
         "active_reward_monitors": {"env_reward": 1},
-        "attention_heads": config.heads,
-        "attention_mask_style": "clipped_causal",
+        **published_kwargs(config),
+        # The published pair is 256 and 128: only their difference is the memory.
         "attention_memory_size": config.memory + 128,
-        "diff_mlp_embedding": False,
-        "hidsize": config.hidden_size,
-        "img_shape": [128, 128, 3],
-        "impala_chans": [16, 32, 32],
-        "impala_kwargs": {"post_pool_groups": 1},
-        "impala_width": config.impala_width,
-        "init_norm_kwargs": {"batch_norm": False, "group_norm_groups": 1},
-        "n_recurrence_layers": config.blocks,
-        "only_img_input": True,
-        "pointwise_ratio": config.mlp_ratio,
-        "pointwise_use_activation": False,
-        "recurrence_is_residual": True,
-        "recurrence_type": "transformer",
         "timesteps": 128,
-        "use_pointwise_layer": True,
-        "use_pre_lstm_ln": False,
     }
 
 
