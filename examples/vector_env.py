@@ -7,6 +7,7 @@ episode's opening latent, and `infos["final_obs"]` holds the last latent of the 
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 
 import gymnasium as gym
 import numpy as np
@@ -23,6 +24,8 @@ def main() -> None:
     arguments = parser.parse_args()
 
     encoder = vpt_gym.load_encoder(arguments.encoder)
+    # ViZDoom's engine looks whether this folder exists and then makes it; of several that do so at once one may crash.
+    Path("_vizdoom").mkdir(exist_ok=True)
     envs = gym.make_vec(
         # The module before the colon is imported where the environment is made: in each worker.
         "vizdoom.gymnasium_wrapper:VizdoomBasic-v1",
