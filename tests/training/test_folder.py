@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from vpt_gym.errors import VPTGymError
-from vpt_gym.training.folder import RunFolder, write_atomically
+from vpt_gym.running.files import write_atomically
+from vpt_gym.training.folder import RunFolder
 
 
 def test_the_default_name_is_env_and_time(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

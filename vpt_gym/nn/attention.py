@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Protocol
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -9,7 +11,25 @@ from torch import Tensor, nn
 from vpt_gym.config import RELATION_RANK, VPTConfig
 from vpt_gym.nn.state import Window
 
-__all__ = ["Block"]
+__all__ = ["Attention", "Block", "SingleStep", "attend_single", "write_ring"]
+
+
+class SingleStep(Protocol):
+    """How one new frame of each row is written into the ring and attends to it; replaced by faster ones on some devices."""
+
+    def __call__(
+        self,
+        query_bhd: Tensor,
+        key_bhd: Tensor,
+        value_bhd: Tensor,
+        mix_bhn: Tensor,
+        basis_nm: Tensor,
+        keys_rhmd: Tensor,
+        values_rhmd: Tensor,
+        window: Window,
+    ) -> Tensor:
+        """See `attend_single`."""
+        ...
 
 
 class Attention(nn.Module):
@@ -17,6 +37,8 @@ class Attention(nn.Module):
 
     Source: `SelfAttentionLayer`, `attention` and `relattn_logits` of OpenAI's Video-Pre-Training (lib/xf.py).
     """
+
+    single_step: SingleStep
 
     def __init__(self, config: VPTConfig) -> None:
         super().__init__()
@@ -28,63 +50,116 @@ class Attention(nn.Module):
         self.output = nn.Linear(size, size)
         self.relation = nn.Linear(size, RELATION_RANK * config.heads)
         self.relation_basis = nn.Parameter(torch.empty(RELATION_RANK, config.memory))
+        self.fused: nn.Module | None = None
+        self.single_step = attend_single
 
-    def _split(self, x_btc: Tensor) -> Tensor:
-        """[B, T, heads x size] -> [B, heads, T, size]."""
-        batch, count, size = x_btc.shape
-        return x_btc.view(batch, count, self.heads, size // self.heads).transpose(1, 2)
+    def fuse(self) -> nn.Linear:
+        """Puts query, key, value and relation, which all read the same input, into one matrix, and returns it."""
+        parts = [self.query, self.key, self.value, self.relation]
+        weight = torch.cat([part.weight for part in parts])
+        zeros = torch.zeros_like(self.query.bias)
+        fused = nn.utils.skip_init(nn.Linear, weight.shape[1], weight.shape[0], device="meta")
+        fused.weight = nn.Parameter(weight, requires_grad=False)
+        fused.bias = nn.Parameter(torch.cat([self.query.bias, zeros, zeros, self.relation.bias]), requires_grad=False)
+        del self.query, self.key, self.value, self.relation
+        self.fused = fused
+        return fused
+
+    def _project(self, x_btc: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """[B, T, hidden] -> query, key and value [B, T, heads, head size] and relation [B, T, heads, rank]."""
+        size = x_btc.shape[2]
+        if self.fused is None:
+            parts = [self.query(x_btc), self.key(x_btc), self.value(x_btc), self.relation(x_btc)]
+        else:
+            parts = list(self.fused(x_btc).split([size, size, size, RELATION_RANK * self.heads], dim=2))
+        query_bthd, key_bthd, value_bthd, mix_bthn = (part.unflatten(2, (self.heads, -1)) for part in parts)
+        return query_bthd, key_bthd, value_bthd, mix_bthn
 
     def forward(
-        self, x_btc: Tensor, keys_bhmd: Tensor, values_bhmd: Tensor, window: Window
+        self, x_btc: Tensor, keys_rhmd: Tensor, values_rhmd: Tensor, window: Window
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Attends from T new frames to the ring and to themselves.
 
         Args:
             x_btc: [B, T, hidden], the block's normalised input.
-            keys_bhmd: [rows, heads, memory, head size], one block's ring; for T = 1 the new key is written into it.
-            values_bhmd: the same for values.
+            keys_rhmd: [rows, heads, memory, head size], one block's ring; for T = 1 the new key is written into it.
+            values_rhmd: the same for values.
             window: what may be seen, and the rows and slots concerned.
 
         Returns:
             Output [B, T, hidden], and the new keys and values [B, T, heads, head size] (for T > 1 not yet in the ring).
         """
-        query_bhtd = self._split(self.query(x_btc))
-        new_key_bhtd = self._split(self.key(x_btc))
-        new_value_bhtd = self._split(self.value(x_btc))
-        key_bthd, value_bthd = new_key_bhtd.transpose(1, 2), new_value_bhtd.transpose(1, 2)
-        rows_b = window.rows_b
+        query_bthd, key_bthd, value_bthd, mix_bthn = self._project(x_btc)
         if x_btc.shape[1] == 1:
             # The slot to be overwritten is the one frame of the ring that has just become too old to see, so writing before
             # attending is exact, and a step that fails later has destroyed nothing.
-            write_ring(keys_bhmd, key_bthd, window)
-            write_ring(values_bhmd, value_bthd, window)
-        key_bhkd = keys_bhmd if rows_b is None else keys_bhmd[rows_b]
-        value_bhkd = values_bhmd if rows_b is None else values_bhmd[rows_b]
-        if x_btc.shape[1] > 1:
-            key_bhkd = torch.cat([key_bhkd, new_key_bhtd], dim=2)
-            value_bhkd = torch.cat([value_bhkd, new_value_bhtd], dim=2)
-
-        # The scale is 1/size, not 1/sqrt(size); the relation term is not scaled. Logits and softmax stay in float32.
-        logits_bhtk = torch.matmul(query_bhtd, key_bhkd.transpose(2, 3)).float().div_(query_bhtd.shape[3])
-        logits_bhtk += self._relation_bias(x_btc, window.age_btk)
-        logits_bhtk.masked_fill_(~window.visible_btk[:, None], float("-inf"))
-        weights_bhtk = logits_bhtk.softmax(dim=3).to(value_bhkd.dtype)
-        mixed_btc = torch.matmul(weights_bhtk, value_bhkd).transpose(1, 2).flatten(2)
+            new = [part[:, 0] for part in (query_bthd, key_bthd, value_bthd, mix_bthn)]
+            mixed_bhd = self.single_step(*new, self.relation_basis, keys_rhmd, values_rhmd, window)
+            mixed_btc = mixed_bhd.flatten(1)[:, None]
+        else:
+            key_bhkd = torch.cat([_taken(keys_rhmd, window), key_bthd.transpose(1, 2)], dim=2)
+            value_bhkd = torch.cat([_taken(values_rhmd, window), value_bthd.transpose(1, 2)], dim=2)
+            mixed_bhtd = _attend(
+                query_bthd.transpose(1, 2), mix_bthn.transpose(1, 2), self.relation_basis, key_bhkd, value_bhkd, window
+            )
+            mixed_btc = mixed_bhtd.transpose(1, 2).flatten(2)
         return self.output(mixed_btc), key_bthd, value_bthd
 
-    def _relation_bias(self, x_btc: Tensor, age_btk: Tensor) -> Tensor:
-        """[B, T, hidden] and ages [B, T, K] -> float32 [B, heads, T, K]."""
-        mix_bthn = self.relation(x_btc).view(*x_btc.shape[:2], self.heads, RELATION_RANK)
-        by_age_bhtm = torch.matmul(mix_bthn.transpose(1, 2).float(), self.relation_basis.float())
-        return by_age_bhtm.gather(3, age_btk[:, None].expand(-1, self.heads, -1, -1))
+
+def attend_single(
+    query_bhd: Tensor,
+    key_bhd: Tensor,
+    value_bhd: Tensor,
+    mix_bhn: Tensor,
+    basis_nm: Tensor,
+    keys_rhmd: Tensor,
+    values_rhmd: Tensor,
+    window: Window,
+) -> Tensor:
+    """Writes one new frame of each stepped row into the ring, then attends from it to all that the row may see.
+
+    Args:
+        query_bhd: [B, heads, head size].
+        key_bhd: the new key, the same shape.
+        value_bhd: the new value, the same shape.
+        mix_bhn: [B, heads, rank], how much of each relation the query wants.
+        basis_nm: [rank, memory], what each relation adds for a key of each age.
+        keys_rhmd: [rows, heads, memory, head size], one block's ring, written in place.
+        values_rhmd: the same for values.
+        window: of one new frame for each of B rows.
+
+    Returns:
+        [B, heads, head size], in the precision of the values.
+    """
+    write_ring(keys_rhmd, key_bhd[:, None], window)
+    write_ring(values_rhmd, value_bhd[:, None], window)
+    keys_bhmd, values_bhmd = _taken(keys_rhmd, window), _taken(values_rhmd, window)
+    return _attend(query_bhd[:, :, None], mix_bhn[:, :, None], basis_nm, keys_bhmd, values_bhmd, window)[:, :, 0]
 
 
-def write_ring(ring_bhmd: Tensor, new_bthd: Tensor, window: Window) -> None:
+def _attend(
+    query_bhtd: Tensor, mix_bhtn: Tensor, basis_nm: Tensor, key_bhkd: Tensor, value_bhkd: Tensor, window: Window
+) -> Tensor:
+    """T queries over K keys -> [B, heads, T, head size]."""
+    # The scale is 1/size, not 1/sqrt(size); the relation term is not scaled. Logits and softmax stay in float32.
+    logits_bhtk = torch.matmul(query_bhtd, key_bhkd.transpose(2, 3)).float().div_(query_bhtd.shape[3])
+    by_age_bhtm = torch.matmul(mix_bhtn.float(), basis_nm.float())
+    logits_bhtk += by_age_bhtm.gather(3, window.age_btk[:, None].expand(-1, logits_bhtk.shape[1], -1, -1))
+    logits_bhtk.masked_fill_(~window.visible_btk[:, None], float("-inf"))
+    return torch.matmul(logits_bhtk.softmax(dim=3).to(value_bhkd.dtype), value_bhkd)
+
+
+def _taken(ring_rhmd: Tensor, window: Window) -> Tensor:
+    """The ring of the stepped rows: the ring itself, not a copy, when all of them are."""
+    return ring_rhmd if window.rows_b is None else ring_rhmd[window.rows_b]
+
+
+def write_ring(ring_rhmd: Tensor, new_bthd: Tensor, window: Window) -> None:
     """Writes T new frames of the window's rows into their slots, in place."""
     rows_b = window.rows_b
     if rows_b is None:
-        rows_b = torch.arange(len(ring_bhmd), device=ring_bhmd.device)
-    ring_bhmd[rows_b[:, None], :, window.slots_bt] = new_bthd
+        rows_b = torch.arange(len(ring_rhmd), device=ring_rhmd.device)
+    ring_rhmd[rows_b[:, None], :, window.slots_bt] = new_bthd
 
 
 class Block(nn.Module):
@@ -100,12 +175,12 @@ class Block(nn.Module):
         self.mlp_out = nn.Linear(inner, size)
 
     def forward(
-        self, x_btc: Tensor, keys_bhmd: Tensor, values_bhmd: Tensor, window: Window
+        self, x_btc: Tensor, keys_rhmd: Tensor, values_rhmd: Tensor, window: Window
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Arguments and results as `Attention.forward`, with the block's output in place of the attention's."""
         # The attention's residual carries the normalised input, not the input: a quirk of the original that weights rely on.
         x_btc = self.input_norm(x_btc)
-        mixed_btc, key_bthd, value_bthd = self.attention(x_btc, keys_bhmd, values_bhmd, window)
+        mixed_btc, key_bthd, value_bthd = self.attention(x_btc, keys_rhmd, values_rhmd, window)
         x_btc = x_btc + mixed_btc
         x_btc = x_btc + self.mlp_out(F.relu(self.mlp_in(self.mlp_norm(x_btc))))
         return x_btc, key_bthd, value_bthd

@@ -101,8 +101,10 @@ class Window:
 
     def commit(self, memory: Memory) -> None:
         """Moves the rows on to their newest frame. Until this is called a failed step has changed nothing visible."""
+        # In place, because a CUDA graph goes on reading and writing the tensors that it was captured with.
         if self.rows_b is None:
-            memory.slot_b, memory.seen_b = self.slots_bt[:, -1].contiguous(), self.seen_b
+            memory.slot_b.copy_(self.slots_bt[:, -1])
+            memory.seen_b.copy_(self.seen_b)
         else:
             memory.slot_b[self.rows_b] = self.slots_bt[:, -1]
             memory.seen_b[self.rows_b] = self.seen_b

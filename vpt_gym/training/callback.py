@@ -8,8 +8,8 @@ from typing import Final, NamedTuple
 
 from stable_baselines3.common.callbacks import BaseCallback
 
+from vpt_gym.running.stopping import StopSignal
 from vpt_gym.training.report import Progress, Reporter
-from vpt_gym.training.stopping import StopSignal
 
 __all__ = ["Episode", "TrainingCallback"]
 

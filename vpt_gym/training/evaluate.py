@@ -11,6 +11,7 @@ import torch
 
 from vpt_gym.encoder import VPTEncoder, load_encoder
 from vpt_gym.errors import VPTGymError
+from vpt_gym.running.stopping import Stopped, StopSignal
 from vpt_gym.sb3 import make_latent_vec_env
 from vpt_gym.training.algorithms import load_model, load_statistics
 from vpt_gym.training.config import EVALUATION_SEED, TrainingConfig, check_seed
@@ -18,7 +19,6 @@ from vpt_gym.training.environments import check_env
 from vpt_gym.training.folder import RunFolder
 from vpt_gym.training.playing import play_model
 from vpt_gym.training.report import Facts, Reporter, Score
-from vpt_gym.training.stopping import Stopped, StopSignal
 from vpt_gym.training.train import describe_encoder, encoder_words
 from vpt_gym.training.video import EpisodeRecorder
 from vpt_gym.training.workers import WorkerDiedError, WorkerVecEnv

@@ -1,4 +1,4 @@
-"""The run folder: which file lies where, and no file that is half written."""
+"""The run folder: which file lies where."""
 
 from __future__ import annotations
 
@@ -6,14 +6,15 @@ import csv
 import io
 import json
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from vpt_gym.errors import VPTGymError
+from vpt_gym.running.files import write_atomically, write_json
 
-__all__ = ["RunFolder", "write_atomically"]
+__all__ = ["RunFolder"]
 
 
 class RunFolder:
@@ -109,8 +110,7 @@ class RunFolder:
 
     def write_config(self, values: dict[str, Any]) -> None:
         """Write config.json."""
-        text = json.dumps(values, indent=2) + "\n"
-        write_atomically(self.config, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+        write_json(self.config, values)
 
     def write_episodes(self, rows: Iterable[Sequence[float]]) -> None:
         """Write episodes.csv: steps of the run when the episode ended, its return, its length in steps."""
@@ -119,13 +119,3 @@ class RunFolder:
         writer.writerow(["steps", "return", "length"])
         writer.writerows(rows)
         write_atomically(self.episodes, lambda temporary: temporary.write_text(text.getvalue(), encoding="utf-8"))
-
-
-def write_atomically(target: Path, write: Callable[[Path], object]) -> None:
-    """Call `write` with a path beside `target` and of the same suffix, then move the result into place."""
-    temporary = target.with_name(f".{target.stem}.partial{target.suffix}")
-    try:
-        write(temporary)
-        temporary.replace(target)
-    finally:
-        temporary.unlink(missing_ok=True)

@@ -12,8 +12,8 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.vec_env import VecEnv
 
+from vpt_gym.running.stopping import StopSignal
 from vpt_gym.training.report import Reporter, Score
-from vpt_gym.training.stopping import StopSignal
 
 __all__ = ["play_model", "play_random"]
 

@@ -13,17 +13,18 @@ from stable_baselines3.common.logger import CSVOutputFormat, Logger, TensorBoard
 from stable_baselines3.common.vec_env import VecNormalize
 
 from vpt_gym.encoder import VPTEncoder, load_encoder
+from vpt_gym.running.files import write_atomically
+from vpt_gym.running.stopping import Stopped, StopSignal
+from vpt_gym.running.versions import versions
 from vpt_gym.sb3 import VecVPTLatent, make_latent_vec_env
 from vpt_gym.training.algorithms import build_model, normalized
 from vpt_gym.training.callback import TrainingCallback
 from vpt_gym.training.config import ALGORITHMS, EVALUATION_SEED, TrainingConfig
 from vpt_gym.training.environments import EnvFacts, check_env
-from vpt_gym.training.folder import RunFolder, write_atomically
+from vpt_gym.training.folder import RunFolder
 from vpt_gym.training.playing import play_model, play_random
 from vpt_gym.training.plot import learning_curve
 from vpt_gym.training.report import Facts, Reporter, Score
-from vpt_gym.training.stopping import Stopped, StopSignal
-from vpt_gym.training.versions import versions
 from vpt_gym.training.video import EpisodeRecorder
 from vpt_gym.training.workers import WorkerDiedError, WorkerVecEnv
 

@@ -13,7 +13,7 @@ from PIL import Image, ImageDraw
 from stable_baselines3.common.vec_env import VecEnv
 
 from vpt_gym.errors import VPTGymError
-from vpt_gym.training.folder import write_atomically
+from vpt_gym.running.files import write_atomically
 
 __all__ = ["EpisodeRecorder"]
 
