@@ -7,8 +7,8 @@ import json
 import logging
 import threading
 import weakref
-from collections.abc import Hashable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Hashable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -22,7 +22,8 @@ from vpt_gym.config import FRAME_SIZE, VPTConfig
 from vpt_gym.errors import ObservationError, VPTGymError, check_count
 from vpt_gym.frames import PREPROCESSING, resize
 from vpt_gym.latents import LatentChoice, check_pooling
-from vpt_gym.nn import Memory, VPTNet
+from vpt_gym.nn import Memory, VPTNet, accelerate
+from vpt_gym.precision import PRECISIONS, arithmetic, choose_precision
 from vpt_gym.weights import LoadReport, ResolvedSource, load_checkpoint, resolve
 
 __all__ = ["LatentStream", "VPTEncoder", "load_encoder"]
@@ -32,9 +33,7 @@ logger = logging.getLogger("vpt_gym")
 Frames = npt.NDArray[np.uint8] | Tensor
 Flags = npt.NDArray[np.bool_] | Tensor | Sequence[bool]
 
-_PRECISIONS: Final = {"float32": torch.float32, "bfloat16": torch.bfloat16}
-_FRAMES_PER_PASS: Final = {"cpu": 8, "cuda": 256}
-"""Frames that run through the convolutions at once: enough to fill the device, few enough to bound the activations."""
+_DEVICES: Final = ("cpu", "cuda")
 _FRAMES_PER_CHUNK: Final = 256
 """Frames, over all rows, of one piece of a long sequence in `encode`."""
 
@@ -46,12 +45,12 @@ class _Weights:
     net: VPTNet
     digest: str
     report: LoadReport
+    precision: str
+    path: str
 
 
 _loaded: weakref.WeakValueDictionary[Hashable, _Weights] = weakref.WeakValueDictionary()
 _loading = threading.Lock()
-_cudnn_switch = threading.Lock()
-"""Held while cuDNN's TF32 is switched off, so that no other thread switches it on again in the meantime."""
 
 
 def load_encoder(
@@ -63,8 +62,8 @@ def load_encoder(
         source: a hub repository (`owner/name`, `owner/name@revision`), a folder with `model.safetensors`, a `.safetensors`,
             OpenAI `.weights` or Lightning `.ckpt` file, or `random:<preset>` (untrained), perhaps with `?seed=N`.
         device: a torch device such as `cuda:0`, or `auto`: a CUDA GPU if there is one, else the CPU.
-        precision: `float32`, `bfloat16`, or `auto`: bfloat16 on a GPU that has it, else float32. Latents are float32
-            whatever the network computes in.
+        precision: `float32` (IEEE, no TF32), `tf32`, `bfloat16`, `float16`, `int8` (8-bit convolutions on a CPU), or `auto`:
+            bfloat16 on a GPU that has it, else float32. Latents are float32 whatever the network computes in.
         layer: `cnn`, `block0` ... `block3`, `final` (what VPT's own heads read) or `all` of these side by side.
         pooling: how `encode` hands back a sequence: `none`, `last` or `mean`.
 
@@ -76,22 +75,27 @@ def load_encoder(
     """
     check_pooling(pooling)
     place = _device(device)
-    dtype = _dtype(precision, place)
+    resolved_precision = choose_precision(precision, place)
     resolved = resolve(source)
-    weights = _shared_weights(resolved, place, dtype)
+    weights = _shared_weights(resolved, place, resolved_precision)
     options = {"device": device, "precision": precision, "layer": layer, "pooling": pooling}
     return VPTEncoder(weights, source, options)
 
 
-def _shared_weights(resolved: ResolvedSource, device: torch.device, dtype: torch.dtype) -> _Weights:
-    key = (resolved.identity, str(device), dtype)
+def _shared_weights(resolved: ResolvedSource, device: torch.device, precision: str) -> _Weights:
+    key = (resolved.identity, str(device), precision)
     with _loading:
         weights = _loaded.get(key)
         if weights is None:
-            checkpoint = load_checkpoint(resolved, dtype=dtype, device=device)
+            checkpoint = load_checkpoint(resolved, dtype=PRECISIONS[precision], device=device)
             net = VPTNet.from_tensors(checkpoint.config, checkpoint.tensors)
-            weights = _loaded[key] = _Weights(net, checkpoint.digest, checkpoint.report)
-            logger.info("%s: %s", checkpoint.source, checkpoint.report.summary())
+            source, digest, report = checkpoint.source, checkpoint.digest, checkpoint.report
+            # What replaces a tensor is made beside it: with the last name of the tensors gone, one at a time is there twice.
+            del checkpoint
+            with arithmetic(device, precision):
+                path = accelerate(net, integers=precision == "int8")
+            weights = _loaded[key] = _Weights(net, digest, report, precision, path)
+            logger.info("%s: %s; %s in %s", source, report.summary(), path, precision)
     return weights
 
 
@@ -102,21 +106,13 @@ def _device(name: str) -> torch.device:
         device = torch.device(name)
     except (RuntimeError, TypeError) as error:
         raise VPTGymError(f"device must be auto, cpu, cuda or cuda:<index>, not {name!r}.") from error
-    if device.type not in _FRAMES_PER_PASS:
+    if device.type not in _DEVICES:
         raise VPTGymError(f"device must be auto, cpu, cuda or cuda:<index>, not {name!r}.")
     if device.type == "cuda":
         count = torch.cuda.device_count() if torch.cuda.is_available() else 0
         if (device.index or 0) >= count:
             raise VPTGymError(f"device={name!r} was asked for, but torch sees {count} CUDA devices; use device='auto'.")
     return device
-
-
-def _dtype(precision: str, device: torch.device) -> torch.dtype:
-    if precision == "auto":
-        precision = "bfloat16" if device.type == "cuda" and torch.cuda.is_bf16_supported() else "float32"
-    if precision not in _PRECISIONS:
-        raise VPTGymError(f"precision must be one of auto, {', '.join(_PRECISIONS)}, not {precision!r}.")
-    return _PRECISIONS[precision]
 
 
 def _rebuild(source: str, options: dict[str, str], fingerprint: str) -> VPTEncoder:
@@ -139,7 +135,9 @@ class VPTEncoder:
         options: the keyword arguments that it was given (device, precision, layer, pooling), as given.
         config: sizes of the network.
         device: where the network runs.
-        dtype: precision that it computes in.
+        dtype: type of its weights and its memory.
+        precision: what it computes in: `float32`, `tf32`, `bfloat16`, `float16` or `int8`.
+        path: how it is computed, in words.
         report: what loading took from which files, and whether the weights are untrained.
     """
 
@@ -153,6 +151,8 @@ class VPTEncoder:
         self.config: VPTConfig = weights.net.config
         self.device = weights.net.device
         self.dtype = weights.net.dtype
+        self.precision = weights.precision
+        self.path = weights.path
         self.report = weights.report
 
     def __repr__(self) -> str:
@@ -259,30 +259,11 @@ class VPTEncoder:
                 memory,
                 layers=choice.layers,
                 rows_b=rows_b,
-                frames_per_pass=_FRAMES_PER_PASS[self.device.type],
             )
             return choice.join(outputs)
 
-    @contextmanager
-    def _arithmetic(self) -> Iterator[None]:
-        """Latents depend on the encoder's precision alone, whatever modes of torch the caller is in."""
-        with ExitStack() as modes:
-            # Tensors made in inference mode could never again be written to outside of it, and the memory is written to.
-            modes.enter_context(torch.inference_mode(mode=False))
-            modes.enter_context(torch.no_grad())
-            modes.enter_context(torch.autocast(self.device.type, enabled=False))
-            if self.device.type == "cuda" and self.dtype == torch.float32:
-                # cuDNN computes float32 convolutions in TF32 unless told otherwise. The switch is the whole process's.
-                modes.enter_context(_cudnn_switch)
-                modes.enter_context(
-                    torch.backends.cudnn.flags(
-                        enabled=torch.backends.cudnn.enabled,
-                        benchmark=torch.backends.cudnn.benchmark,
-                        deterministic=torch.backends.cudnn.deterministic,
-                        allow_tf32=False,
-                    )
-                )
-            yield
+    def _arithmetic(self) -> AbstractContextManager[None]:
+        return arithmetic(self.device, self.precision)
 
 
 class LatentStream:

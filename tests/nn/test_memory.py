@@ -24,9 +24,9 @@ def net() -> VPTNet:
 
 
 @pytest.fixture(scope="module")
-def encoder(net: VPTNet) -> VPTEncoder:
-    """The real network, convolutions and all."""
-    return encoder_of(net)
+def encoder() -> VPTEncoder:
+    """The real network, convolutions and all, as `load_encoder` arranges it."""
+    return encoder_of(random_net(), fast=True)
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,7 @@ from torch import nn
 
 from vpt_gym.config import PRESETS, VPTConfig
 from vpt_gym.encoder import VPTEncoder, _Weights
-from vpt_gym.nn import VPTNet
+from vpt_gym.nn import VPTNet, accelerate
 from vpt_gym.weights import LoadReport, table
 
 __all__ = ["encoder_like", "encoder_of", "random_net"]
@@ -16,19 +16,22 @@ SMALL = VPTConfig(hidden_size=64, heads=2, impala_width=1, dense_size=32)
 """As deep as every VPT network, with the memory of 128 frames, and quick enough for a thousand steps."""
 
 
-def encoder_of(net: VPTNet, **options: str) -> VPTEncoder:
-    """An encoder of `net`, as `load_encoder` would make it."""
+def encoder_of(net: VPTNet, *, fast: bool = False, **options: str) -> VPTEncoder:
+    """An encoder of `net` as it is defined; or, with `fast`, as `load_encoder` would make it, which takes `net` apart."""
     report = LoadReport(files=(), taken=(), aside=(), parameters=0, untrained=True)
     defaults = {"device": "cpu", "precision": "float32", "layer": "final", "pooling": "none"}
-    return VPTEncoder(_Weights(net, "0" * 64, report), "random:test", {**defaults, **options})
+    options = {**defaults, **options}
+    precision = options["precision"]
+    path = accelerate(net, integers=precision == "int8") if fast else "torch's own operators"
+    return VPTEncoder(_Weights(net, "0" * 64, report, precision, path), "random:test", options)
 
 
-def encoder_like(policy: nn.Module, config: VPTConfig | str, **options: str) -> VPTEncoder:
+def encoder_like(policy: nn.Module, config: VPTConfig | str, *, fast: bool = False, **options: str) -> VPTEncoder:
     """An encoder with the parameters of MineStudio's `MinecraftPolicy`, by the table of checkpoint names."""
     config = PRESETS[config] if isinstance(config, str) else config
     theirs = policy.state_dict()
     tensors = {row.parameter: theirs[row.vpt_name.removeprefix("net.")] for row in table(config)}
-    return encoder_of(VPTNet.from_tensors(config, tensors), **options)
+    return encoder_of(VPTNet.from_tensors(config, tensors), fast=fast, **options)
 
 
 def random_net(config: VPTConfig = SMALL, seed: int = 0) -> VPTNet:

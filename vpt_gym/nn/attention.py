@@ -47,7 +47,7 @@ class Attention(nn.Module):
         self.query = nn.Linear(size, size)
         self.key = nn.Linear(size, size, bias=False)
         self.value = nn.Linear(size, size, bias=False)
-        self.output = nn.Linear(size, size)
+        self.output: nn.Module = nn.Linear(size, size)
         self.relation = nn.Linear(size, RELATION_RANK * config.heads)
         self.relation_basis = nn.Parameter(torch.empty(RELATION_RANK, config.memory))
         self.fused: nn.Module | None = None
@@ -58,7 +58,7 @@ class Attention(nn.Module):
         parts = [self.query, self.key, self.value, self.relation]
         weight = torch.cat([part.weight for part in parts])
         zeros = torch.zeros_like(self.query.bias)
-        fused = nn.utils.skip_init(nn.Linear, weight.shape[1], weight.shape[0], device="meta")
+        fused = nn.Linear(weight.shape[1], weight.shape[0], device="meta")
         fused.weight = nn.Parameter(weight, requires_grad=False)
         fused.bias = nn.Parameter(torch.cat([self.query.bias, zeros, zeros, self.relation.bias]), requires_grad=False)
         del self.query, self.key, self.value, self.relation
@@ -93,8 +93,10 @@ class Attention(nn.Module):
         if x_btc.shape[1] == 1:
             # The slot to be overwritten is the one frame of the ring that has just become too old to see, so writing before
             # attending is exact, and a step that fails later has destroyed nothing.
-            new = [part[:, 0] for part in (query_bthd, key_bthd, value_bthd, mix_bthn)]
-            mixed_bhd = self.single_step(*new, self.relation_basis, keys_rhmd, values_rhmd, window)
+            query_bhd, key_bhd, value_bhd, mix_bhn = query_bthd[:, 0], key_bthd[:, 0], value_bthd[:, 0], mix_bthn[:, 0]
+            mixed_bhd = self.single_step(
+                query_bhd, key_bhd, value_bhd, mix_bhn, self.relation_basis, keys_rhmd, values_rhmd, window
+            )
             mixed_btc = mixed_bhd.flatten(1)[:, None]
         else:
             key_bhkd = torch.cat([_taken(keys_rhmd, window), key_bthd.transpose(1, 2)], dim=2)
@@ -171,8 +173,8 @@ class Block(nn.Module):
         self.input_norm = nn.LayerNorm(size)
         self.attention = Attention(config)
         self.mlp_norm = nn.LayerNorm(size)
-        self.mlp_in = nn.Linear(size, inner, bias=False)
-        self.mlp_out = nn.Linear(inner, size)
+        self.mlp_in: nn.Module = nn.Linear(size, inner, bias=False)
+        self.mlp_out: nn.Module = nn.Linear(inner, size)
 
     def forward(
         self, x_btc: Tensor, keys_rhmd: Tensor, values_rhmd: Tensor, window: Window

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vpt_gym.config import VPTConfig
 
-__all__ = ["FrameEncoder"]
+__all__ = ["FrameEncoder", "ResidualBlock", "Stack"]
+
+_FRAMES_PER_PASS: Final = {"cpu": 8, "cuda": 256}
+"""Frames that run through the convolutions at once: enough to fill the device, few enough to bound the activations."""
 
 
 def _conv(in_channels: int, out_channels: int, *, bias: bool = False) -> nn.Conv2d:
@@ -73,6 +78,10 @@ class FrameEncoder(nn.Module):
 
     def forward(self, frames_nhwc: Tensor) -> Tensor:
         """uint8 [N, 128, 128, 3] -> [N, hidden_size] in the weights' precision."""
+        passes = torch.split(frames_nhwc, _FRAMES_PER_PASS.get(frames_nhwc.device.type, len(frames_nhwc)))
+        return torch.cat([self._pass(piece_nhwc) for piece_nhwc in passes])
+
+    def _pass(self, frames_nhwc: Tensor) -> Tensor:
         # Dividing in float32, before any rounding to a shorter type, is what VPT was trained with (`ImgPreprocessing`).
         x_nchw = frames_nhwc.permute(0, 3, 1, 2).to(torch.float32).div_(255).to(self.dense.weight.dtype)
         for stack in self.stacks:

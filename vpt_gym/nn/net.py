@@ -30,10 +30,11 @@ class VPTNet(nn.Module):
     def __init__(self, config: VPTConfig) -> None:
         super().__init__()
         self.config = config
-        self.cnn = FrameEncoder(config)
+        # A device may bring faster parts that do the same, in place of these: see `accelerate`.
+        self.cnn: nn.Module = FrameEncoder(config)
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.blocks))
         self.last_norm = nn.LayerNorm(config.hidden_size)
-        self.last = nn.Linear(config.hidden_size, config.hidden_size, bias=False)
+        self.last: nn.Module = nn.Linear(config.hidden_size, config.hidden_size, bias=False)
         self.final_norm = nn.LayerNorm(config.hidden_size)
 
     @classmethod
@@ -52,12 +53,12 @@ class VPTNet(nn.Module):
     @property
     def device(self) -> torch.device:
         """Where the weights are."""
-        return self.last.weight.device
+        return self.final_norm.weight.device
 
     @property
     def dtype(self) -> torch.dtype:
         """The precision of the weights, and so of the memory."""
-        return self.last.weight.dtype
+        return self.final_norm.weight.dtype
 
     def forward(
         self,
@@ -67,7 +68,6 @@ class VPTNet(nn.Module):
         *,
         layers: Sequence[str],
         rows_b: Tensor | None = None,
-        frames_per_pass: int,
     ) -> tuple[Tensor, ...]:
         """Runs T new frames of B rows and moves the memory on by them, in place.
 
@@ -78,14 +78,12 @@ class VPTNet(nn.Module):
                 blocks than the network when no later layer is asked for.
             layers: names from `layer_names`, whose outputs are wanted; nothing after the last of them is computed.
             rows_b: int64 [B], distinct rows of the memory, or None for all.
-            frames_per_pass: how many frames run through the convolutions at once, which bounds the activations' size.
 
         Returns:
             For each name in `layers`, in their order, [B, T, hidden_size] in the network's precision.
         """
         batch, count = frames_bthwc.shape[:2]
-        passes = torch.split(frames_bthwc.flatten(0, 1), frames_per_pass)
-        x_btc = torch.cat([self.cnn(frames_nhwc) for frames_nhwc in passes]).view(batch, count, -1)
+        x_btc = self.cnn(frames_bthwc.flatten(0, 1)).view(batch, count, -1)
         outputs = {"cnn": x_btc}
         window = Window.of(memory, first_bt, rows_b)
         pending: list[tuple[Tensor, Tensor]] = []

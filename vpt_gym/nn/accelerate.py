@@ -1,0 +1,31 @@
+"""From the network as it is defined to the network as a device computes it fastest."""
+
+from __future__ import annotations
+
+import logging
+
+from vpt_gym.nn import cpu
+from vpt_gym.nn.net import VPTNet
+
+__all__ = ["accelerate"]
+
+logger = logging.getLogger("vpt_gym")
+
+
+def accelerate(net: VPTNet, *, integers: bool = False) -> str:
+    """Replaces parts of a network, in place, by faster ones for its device and precision that do the same.
+
+    Where they cannot be used the network stays as it is, and one line of the log says why.
+
+    Args:
+        net: a network as `VPTNet.from_tensors` made it.
+        integers: whether the convolutions compute on 8-bit integers; on a CPU alone.
+
+    Returns:
+        How the network is computed, in words.
+    """
+    reason = cpu.unavailable(net, integers=integers)
+    if reason is None:
+        return cpu.accelerate(net, integers=integers)
+    logger.warning("The network is computed by torch's own operators, which is slower: %s.", reason)
+    return "torch's own operators"

@@ -1,0 +1,51 @@
+"""The network on a CPU: Winograd's and oneDNN's convolutions, and matrices laid out once."""
+
+from __future__ import annotations
+
+from torch import nn
+
+from vpt_gym.nn.attention import Block
+from vpt_gym.nn.cnn import FrameEncoder, Stack
+from vpt_gym.nn.cpu import int8, onednn
+from vpt_gym.nn.cpu.frames import CPUFrameEncoder, DirectConv, MakeConvolution
+from vpt_gym.nn.cpu.int8 import Int8Conv
+from vpt_gym.nn.cpu.onednn import PackedLinear
+from vpt_gym.nn.cpu.winograd import WinogradConv
+from vpt_gym.nn.net import VPTNet
+
+__all__ = ["accelerate", "unavailable"]
+
+_WINOGRAD_CHANNELS = 128
+"""Channels of the first stack from which Winograd's algorithm pays; in narrower networks its transforms cost what it saves."""
+
+
+def unavailable(net: VPTNet, *, integers: bool) -> str | None:
+    """Why the network cannot be computed this way, or None when it can."""
+    return onednn.unavailable(net.dtype) or (int8.unavailable() if integers else None)
+
+
+def accelerate(net: VPTNet, *, integers: bool) -> str:
+    """Puts the parts of this package in place of the network's own, in place, and says in words what they are."""
+    for block in net.blocks:
+        assert isinstance(block, Block)
+        block.attention.fused = PackedLinear.of(block.attention.fuse())
+        block.attention.output = _packed(block.attention.output)
+        block.mlp_in, block.mlp_out = _packed(block.mlp_in), _packed(block.mlp_out)
+    net.last = _packed(net.last)
+    assert isinstance(net.cnn, FrameEncoder)
+    opening = net.cnn.stacks[0]
+    assert isinstance(opening, Stack)
+    make: MakeConvolution
+    if integers:
+        make, words = Int8Conv, "8-bit convolutions"
+    elif opening.first.out_channels >= _WINOGRAD_CHANNELS:
+        make, words = WinogradConv, "Winograd convolutions"
+    else:
+        make, words = DirectConv, "convolutions"
+    net.cnn = CPUFrameEncoder(net.cnn, make)
+    return f"{words} and matrices of oneDNN"
+
+
+def _packed(linear: nn.Module) -> PackedLinear:
+    assert isinstance(linear, nn.Linear)
+    return PackedLinear.of(linear)

@@ -1,0 +1,120 @@
+"""The convolutional half on a CPU: the same function as `nn.cnn.FrameEncoder`, arranged for the cache and for oneDNN."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import Final
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from vpt_gym.nn.cnn import FrameEncoder, ResidualBlock, Stack
+from vpt_gym.nn.cpu.onednn import PackedConv, PackedLinear
+from vpt_gym.nn.cpu.scratch import Scratch
+from vpt_gym.nn.cpu.winograd import tiles
+
+__all__ = ["CPUFrameEncoder", "DirectConv", "MakeConvolution"]
+
+_LARGEST_ACTIVATION: Final = 8 * 2**20
+"""Bytes of the largest activation in a pass through one stack: about a core's share of the last-level cache. On the machine of
+docs/performance.md, passes of eight frames took three times as long as single ones in the first stack of the 2x network."""
+
+Convolution = Callable[[Tensor, Scratch], Tensor]
+"""ReLU(conv(norm(x))): [N, H, W, C], or what another of its kind returned, to [N, H, W, out] or tiles of it."""
+
+MakeConvolution = Callable[[nn.GroupNorm, Tensor, tuple[int, int, int]], Convolution]
+"""From a norm, a weight [out, in, 3, 3] and the number, height and width of frames that come together."""
+
+
+class DirectConv:
+    """ReLU(conv(norm(x))) by oneDNN's own algorithm."""
+
+    def __init__(self, norm: nn.GroupNorm, weight_oihw: Tensor, example_nhw: tuple[int, int, int]) -> None:
+        self._norm = norm
+        self._conv = PackedConv(weight_oihw, None, example_nhw, groups=1, relu=True)
+
+    def __call__(self, x_nhwc: Tensor, scratch: Scratch) -> Tensor:  # noqa: ARG002 - oneDNN brings its own memory
+        """[N, H, W, in] -> [N, H, W, out]."""
+        return self._conv(normalise(self._norm, x_nhwc))
+
+
+def normalise(norm: nn.GroupNorm, x_nhwc: Tensor) -> Tensor:
+    """[N, H, W, C] -> [N, H, W, C], a new tensor."""
+    return F.group_norm(x_nhwc.permute(0, 3, 1, 2), 1, norm.weight, norm.bias, norm.eps).permute(0, 2, 3, 1)
+
+
+class _Stack:
+    """One `Stack`, for as many frames at a time as the cache holds."""
+
+    def __init__(self, stack: Stack, size: int, make: MakeConvolution) -> None:
+        weight = stack.first.weight
+        widest = max(weight.shape[0] * size**2, weight.shape[1] * size**2)
+        self._frames = max(1, _LARGEST_ACTIVATION // (widest * weight.element_size()))
+        self._pool_norm = stack.pool_norm
+        self._opening: PackedConv | None = None
+        self._first: Convolution | None = None
+        example_nhw = self._frames, size, size
+        if isinstance(stack.first_norm, nn.GroupNorm):
+            self._first = make(stack.first_norm, weight, example_nhw)
+        else:
+            self._opening = PackedConv(weight, stack.first.bias, example_nhw, groups=1, relu=False)
+        halved_nhw = self._frames, size // 2, size // 2
+        self._blocks: list[tuple[Convolution, Convolution]] = []
+        for block in stack.blocks:
+            assert isinstance(block, ResidualBlock)
+            conv0 = make(block.norm0, block.conv0.weight, halved_nhw)
+            conv1 = make(block.norm1, block.conv1.weight, halved_nhw)
+            self._blocks.append((conv0, conv1))
+
+    def __call__(self, x_nhwc: Tensor, scratch: Scratch) -> Tensor:
+        """[N, H, W, in] -> [N, H/2, W/2, out]."""
+        return torch.cat([self._pass(piece, scratch) for piece in torch.split(x_nhwc, self._frames)])
+
+    def _pass(self, x_nhwc: Tensor, scratch: Scratch) -> Tensor:
+        if self._opening is not None:
+            x_nhwc = self._opening(x_nhwc)
+        else:
+            assert self._first is not None
+            x_nhwc = _in_rows(self._first(x_nhwc, scratch))
+        x_nchw = F.max_pool2d(x_nhwc.permute(0, 3, 1, 2), kernel_size=3, stride=2, padding=1).relu_()
+        x_nhwc = normalise(self._pool_norm, x_nchw.permute(0, 2, 3, 1))
+        for conv0, conv1 in self._blocks:
+            added = conv1(conv0(x_nhwc, scratch), scratch)
+            (tiles(x_nhwc) if added.dim() > x_nhwc.dim() else x_nhwc).add_(added)
+        return x_nhwc
+
+
+def _in_rows(x: Tensor) -> Tensor:
+    """[N, H, W, C] from itself or from its tiles."""
+    return x if x.dim() == 4 else x.transpose(2, 3).flatten(3, 4).flatten(1, 2)
+
+
+class CPUFrameEncoder(nn.Module):
+    """Frames to vectors, each frame by itself; made from a `FrameEncoder`, which may be thrown away then."""
+
+    def __init__(self, frames: FrameEncoder, make: MakeConvolution) -> None:
+        super().__init__()
+        size, self._stacks = 128, []
+        for stack in frames.stacks:
+            assert isinstance(stack, Stack)
+            self._stacks.append(_Stack(stack, size, make))
+            size //= 2
+        self._dense_norm, self._linear_norm = frames.dense_norm, frames.linear_norm
+        self._dense, self._linear = PackedLinear.of(frames.dense), PackedLinear.of(frames.linear)
+        self._dtype = frames.dense.weight.dtype
+        self._of_thread = threading.local()
+
+    def forward(self, frames_nhwc: Tensor) -> Tensor:
+        """uint8 [N, 128, 128, 3] -> [N, hidden_size] in the weights' precision."""
+        scratch = getattr(self._of_thread, "scratch", None)
+        if scratch is None:
+            scratch = self._of_thread.scratch = Scratch()
+        x_nhwc = frames_nhwc.to(torch.float32).div_(255).to(self._dtype)
+        for stack in self._stacks:
+            x_nhwc = stack(x_nhwc, scratch)
+        # The checkpoint's dense layer expects the channels outermost.
+        x_nf = F.relu(self._dense(self._dense_norm(x_nhwc.permute(0, 3, 1, 2).flatten(1))))
+        out: Tensor = F.relu(self._linear(self._linear_norm(x_nf)))
+        return out
