@@ -108,7 +108,7 @@ def test_commands_parse(page: Path) -> None:
 
 def test_commands_in_the_help_parse(capsys: pytest.CaptureFixture[str]) -> None:
     shown: list[str] = []
-    for arguments in (["--help"], ["train", "--help"], ["eval", "--help"], ["inspect", "--help"]):
+    for arguments in (["--help"], ["train", "--help"], ["eval", "--help"], ["inspect", "--help"], ["bench", "--help"]):
         with pytest.raises(SystemExit, match="0"):
             build_parser().parse_args(arguments)
         printed = capsys.readouterr().out

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 
 from vpt_gym import __version__
-from vpt_gym.cli import evaluate, inspect, train
+from vpt_gym.cli import bench, evaluate, inspect, train
 from vpt_gym.cli.arguments import Formatter
 from vpt_gym.errors import VPTGymError
 
@@ -34,6 +34,8 @@ examples:
     vpt-gym eval runs/VizdoomBasic-v1-20250101-120000
   See what a checkpoint holds:
     vpt-gym inspect foundation-model-2x.weights
+  See how fast this machine is, and what a precision costs:
+    vpt-gym bench --encoder random:2x --batch 1,8
 
 'vpt-gym COMMAND --help' explains a command."""
 
@@ -64,12 +66,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """The parser of `vpt-gym` and its three commands."""
+    """The parser of `vpt-gym` and its commands."""
     parser = argparse.ArgumentParser(
         prog="vpt-gym", description=DESCRIPTION, epilog=EXAMPLES, formatter_class=Formatter, allow_abbrev=False
     )
     parser.add_argument("--version", action="version", version=f"vpt-gym {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for command in (train, evaluate, inspect):
+    for command in (train, evaluate, inspect, bench):
         command.add_parser(commands)
     return parser

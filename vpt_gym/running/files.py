@@ -7,7 +7,26 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-__all__ = ["write_atomically", "write_json"]
+from vpt_gym.errors import VPTGymError
+
+__all__ = ["check_writable", "write_atomically", "write_json"]
+
+
+def check_writable(target: Path) -> None:
+    """Make the folder of `target` and try to write beside it, so that hours of work are not lost to a wrong path.
+
+    Raises:
+        VPTGymError: the folder cannot be made or written to, or `target` is a folder.
+    """
+    if target.is_dir():
+        raise VPTGymError(f"{target} is a folder; name a file in it.")
+    attempt = target.with_name(f".{target.name}.attempt")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        attempt.touch()
+        attempt.unlink()
+    except OSError as error:
+        raise VPTGymError(f"{target} cannot be written: {error.strerror}; name a file in a folder of yours.") from error
 
 
 def write_atomically(target: Path, write: Callable[[Path], object]) -> None:
@@ -22,5 +41,5 @@ def write_atomically(target: Path, write: Callable[[Path], object]) -> None:
 
 def write_json(target: Path, values: dict[str, Any]) -> None:
     """Write `values` as indented JSON, atomically."""
-    text = json.dumps(values, indent=2) + "\n"
+    text = json.dumps(values, indent=2, allow_nan=False) + "\n"
     write_atomically(target, lambda temporary: temporary.write_text(text, encoding="utf-8"))

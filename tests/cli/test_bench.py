@@ -1,0 +1,119 @@
+from __future__ import annotations
+
+import importlib.util
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from vpt_gym.cli.main import main
+
+SHORT = ("bench", "--encoder", "random:tiny", "--device", "cpu", "--batch", "2", "--steps", "1", "--threads", "1")
+
+
+def misused(capsys: pytest.CaptureFixture[str], *argv: str) -> str:
+    """The last line of a refusal, which comes before anything is measured."""
+    with pytest.raises(SystemExit) as leaving:
+        main([*SHORT, *argv])
+    assert leaving.value.code == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    return err.splitlines()[-1]
+
+
+def test_a_run_prints_tables_and_leaves_a_json(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main([*SHORT, "--precision", "float32,bfloat16", "--accuracy-steps", "4"]) == 0
+    out, err = capsys.readouterr()
+    (written,) = (tmp_path / "runs").glob("bench-*/bench.json")
+    assert out.splitlines()[-1] == f"Every number is in {written.relative_to(tmp_path)}."
+    assert "frames/s" in out
+    assert "cosine min" in out
+    assert err == "  measuring batch 2\n  measuring accuracy\n"
+    record = json.loads(written.read_text())
+    assert record["complete"] is True
+    assert record["arguments"]["encoder"] == "random:tiny"
+    assert list(written.parent.iterdir()) == [written]
+
+
+def test_an_interrupted_run_says_so_and_exits_130(tmp_path: Path) -> None:
+    target = tmp_path / "bench.json"
+    code = (
+        "import os, signal, sys\n"
+        "from vpt_gym.bench.run import Bench\n"
+        "from vpt_gym.cli.main import main\n"
+        "Bench._accuracy = lambda *_: (os.kill(os.getpid(), signal.SIGINT), _[1].check())\n"
+        f"sys.exit(main({[*SHORT, '--precision', 'float32', '--json', str(target)]}))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 130, done.stderr
+    assert "INCOMPLETE" in done.stdout
+    assert "frames/s" in done.stdout
+    record = json.loads(target.read_text())
+    assert record["complete"] is False
+    assert len(record["cells"]) == 1
+
+
+def test_wrong_arguments_are_one_sentence_each(capsys: pytest.CaptureFixture[str]) -> None:
+    assert "'half' is none of auto, float32, tf32" in misused(capsys, "--precision", "float32,half")
+    for batch in ("0", "a,b", "1,", "8,-1", ""):
+        assert f"{batch!r} is not a list of whole numbers of 1 or more" in misused(capsys, "--batch", batch)
+    assert "'0' is not a whole number of 1 or more" in misused(capsys, "--threads", "0")
+    assert "'0' is not a number above 0" in misused(capsys, "--seconds", "0")
+    assert "not allowed with argument" in misused(capsys, "--seconds", "1")
+    assert "'3' is too short" in misused(capsys, "--accuracy-steps", "3")
+    assert "'mine' is none of minestudio" in misused(capsys, "--against", "mine")
+
+
+def test_wrong_files_are_refused_before_anything_is_measured(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    text = tmp_path / "notes.txt"
+    text.write_text("no film")
+    assert "is not a file" in misused(capsys, "--video", str(tmp_path / "nowhere.mp4"))
+    assert "holds no frame that OpenCV can read" in misused(capsys, "--video", str(text))
+    assert "is a folder; name a file in it" in misused(capsys, "--json", str(tmp_path))
+    assert "cannot be written" in misused(capsys, "--json", str(text / "bench.json"))
+
+
+def test_a_rival_that_is_not_installed(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    find = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "minestudio" else find(name))
+    refusal = misused(capsys, "--against", "minestudio")
+    assert "needs the package minestudio, which is not installed" in refusal
+    assert "uv pip install" in refusal
+
+
+def test_an_encoder_that_is_not_there_leaves_no_folder(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main([*SHORT, "--encoder", "random:nano"]) == 1
+    assert "random:nano" in capsys.readouterr().err
+    assert list(tmp_path.glob("runs/*")) == []
+
+
+def test_the_help_reads_well(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    with pytest.raises(SystemExit) as leaving:
+        main(["bench", "--help"])
+    assert leaving.value.code == 0
+    out = capsys.readouterr().out
+    for word in ("--against", "three steps at least", "default: 1,8,64,256", "Ctrl-C", "examples:"):
+        assert word in out
+    assert max(map(len, out.splitlines())) < 80
+
+
+def test_the_help_does_not_load_torch() -> None:
+    code = (
+        "import atexit, sys\n"
+        "atexit.register(lambda: print('loaded:', [m for m in ('torch', 'stable_baselines3', 'cv2') if m in sys.modules]))\n"
+        "from vpt_gym.cli.main import main\n"
+        "main(['bench', '--help'])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "loaded: []"

@@ -1,0 +1,134 @@
+"""The rival that users would take instead: MineStudio's own network, eager, stepped through its own interface."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import importlib.util
+import io
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from vpt_gym.bench.candidates import Running, frames_in_turn
+from vpt_gym.bench.pictures import Pictures
+from vpt_gym.config import VPTConfig
+from vpt_gym.errors import VPTGymError
+
+__all__ = ["MineStudioCandidate", "check_installed", "minestudio_network"]
+
+_declared: list[torch.library.Library] = []
+"""Schemas live as long as the library object that declared them."""
+
+
+class MineStudioCandidate:
+    """MineStudio's `MinecraftPolicy` with random weights: the time of a step does not depend on their values.
+
+    In float32 it runs under torch's defaults (on CUDA these allow TF32 in convolutions); `autocast` runs it under
+    `torch.autocast` to bfloat16, the only lower precision that works in it.
+
+    Args:
+        network: from `minestudio_network`; the candidates share one.
+        device: where it runs; the network is there already.
+        autocast: compute in bfloat16 where autocast does.
+    """
+
+    def __init__(self, network: torch.nn.Module, device: torch.device, *, autocast: bool = False) -> None:
+        self.network = network
+        self.device = device
+        self.autocast = autocast
+        self.name = "minestudio-bf16" if autocast else "minestudio"
+        self.words = "MineStudio's own network, eager, " + (
+            "autocast to bfloat16" if autocast else "float32, torch's defaults"
+        )
+        float32 = "tf32" if device.type == "cuda" else "float32"
+        self.peak = "bfloat16" if autocast else float32
+
+    def open(self, batch: int, pictures: Pictures) -> Running:
+        """Opens `batch` episodes. Its cache is as long from the first step on as ever after, so nothing needs filling."""
+        state: list[torch.Tensor] = self.network.initial_state(batch)  # type: ignore[operator]
+        state = [tensor.to(self.device) for tensor in state]
+        next_frames = frames_in_turn(pictures, batch)
+        first = torch.zeros((batch, 1), dtype=torch.bool, device=self.device)
+
+        def step() -> object:
+            nonlocal state
+            frames = torch.from_numpy(next_frames()[:, None]).to(self.device)
+            with torch.no_grad(), self._arithmetic():
+                (latent, _), state = self.network({"image": frames}, state, context={"first": first})
+            return latent[:, 0].float().cpu().numpy()
+
+        return Running(step, state_bytes=sum(tensor.nbytes for tensor in state) / batch)
+
+    def _arithmetic(self) -> AbstractContextManager[object]:
+        return torch.autocast(self.device.type, torch.bfloat16) if self.autocast else contextlib.nullcontext()
+
+
+def check_installed() -> None:
+    """Raises VPTGymError unless MineStudio is installed."""
+    if importlib.util.find_spec("minestudio") is None:
+        raise VPTGymError(
+            "--against minestudio needs the package minestudio, which is not installed; from a clone, run: "
+            "uv pip install --override requirements/minestudio-overrides.txt '.[minestudio]'"
+        )
+
+
+def minestudio_network(config: VPTConfig, device: torch.device) -> torch.nn.Module:
+    """MineStudio's network at the sizes of `config`, with the random weights that its constructor draws.
+
+    Raises:
+        VPTGymError: MineStudio is not installed.
+    """
+    check_installed()
+    if not _declared and not _torchvision_operators_load():
+        # An index's torchvision is built for CUDA, and beside a CPU torch its operators cannot load: `import torchvision`
+        # then stops at two operators of unknown schema. No VPT module calls them; declaring them is enough.
+        library = torch.library.Library("torchvision", "DEF")  # type: ignore[no-untyped-call]
+        for name in ("nms", "qnms"):
+            library.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")  # type: ignore[no-untyped-call]
+        _declared.append(library)
+    # The old Gym, which MineStudio imports, prints an advertisement.
+    with contextlib.redirect_stderr(io.StringIO()):
+        body = importlib.import_module("minestudio.models.vpt.body")
+    network: torch.nn.Module = body.MinecraftPolicy(**_options(config))
+    return network.eval().requires_grad_(requires_grad=False).to(device)
+
+
+def _options(config: VPTConfig) -> dict[str, Any]:
+    """`policy_kwargs` of VPT's published models; the constructor's defaults are another network's."""
+    return {
+        "attention_heads": config.heads,
+        "attention_mask_style": "clipped_causal",
+        "attention_memory_size": 2 * config.memory,
+        "diff_mlp_embedding": False,
+        "hidsize": config.hidden_size,
+        "img_shape": [128, 128, 3],
+        "impala_chans": [16, 32, 32],
+        "impala_kwargs": {"post_pool_groups": 1},
+        "impala_width": config.impala_width,
+        "init_norm_kwargs": {"batch_norm": False, "group_norm_groups": 1},
+        "n_recurrence_layers": config.blocks,
+        "only_img_input": True,
+        "pointwise_ratio": config.mlp_ratio,
+        "pointwise_use_activation": False,
+        "recurrence_is_residual": True,
+        "recurrence_type": "transformer",
+        "timesteps": config.memory,
+        "use_pointwise_layer": True,
+        "use_pre_lstm_ln": False,
+    }
+
+
+def _torchvision_operators_load() -> bool:
+    spec = importlib.util.find_spec("torchvision")
+    if spec is None or not spec.submodule_search_locations:
+        raise VPTGymError(
+            "MineStudio needs the package torchvision, which is not installed; run: pip install torchvision"
+        )
+    try:
+        torch.ops.load_library(Path(spec.submodule_search_locations[0]) / "_C.so")  # type: ignore[no-untyped-call]
+    except OSError:
+        return False
+    return True
