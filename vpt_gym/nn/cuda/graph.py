@@ -20,8 +20,8 @@ __all__ = ["Capture", "CudaCapture", "StepGraphs"]
 logger = logging.getLogger("vpt_gym")
 
 Capture = Callable[[Callable[[], None], Callable[[], None]], Callable[[], None]]
-"""Takes a warm-up and a computation on fixed tensors; calls both once, the first with effect and the second without; gives
-back what does the second anew each time, on the same tensors."""
+"""Takes a warm-up, which it runs as often as it needs, and a computation on fixed tensors, which it calls once, without
+effect; gives back what does the computation anew each time, on the same tensors."""
 
 _SIZES: Final = 16
 """Batch sizes of one stream that get a graph. Each keeps its activations; who steps many subsets of many rows seldom repeats
@@ -171,14 +171,13 @@ class StepGraphs:
         """A graph of one step on `inputs`, which already hold what the step is about to compute."""
         if self._capture is None:
             return None
-        # The warm-up moves positions that nobody looks at. It writes keys and values into the real ring, but only into the
-        # slot after each row's newest, whose frame no later step can see: the step itself writes there first.
         memory = self._memory
-        spare = replace(memory, slot_b=memory.slot_b.clone(), seen_b=memory.seen_b.clone())
         outputs: list[Tensor] = []
 
         def warm_up() -> None:
-            self._forward(inputs, spare)
+            # Moves positions that nobody looks at. It writes keys and values into the real ring, but only into the slot
+            # after each row's newest, whose frame no later step can see: the step itself writes there first.
+            self._forward(inputs, replace(memory, slot_b=memory.slot_b.clone(), seen_b=memory.seen_b.clone()))
 
         def run() -> None:
             outputs.append(self._forward(inputs, memory))

@@ -1,0 +1,37 @@
+"""Triton's kernels without a GPU: computed by its interpreter, and compiled for GPUs that are not there.
+
+Each file runs in a process of its own, because Triton decides when it is imported whether it interprets, and torch may have
+imported it already.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+FOLDER = Path(__file__).with_name("cuda")
+ROOT = FOLDER.parents[2]
+
+
+def require_triton() -> None:
+    """Skips where there is no Triton, unless VPT_GYM_REQUIRE_TRITON=1 promises one."""
+    if importlib.util.find_spec("triton") is None:
+        if os.environ.get("VPT_GYM_REQUIRE_TRITON") == "1":
+            pytest.fail("VPT_GYM_REQUIRE_TRITON=1, but triton is not installed")
+        pytest.skip("triton is not installed")
+
+
+@pytest.mark.parametrize(
+    "file", ["kernels_interpreted", "frames_interpreted", "attention_interpreted", "kernels_compiled"]
+)
+def test_kernels(file: str) -> None:
+    require_triton()
+    environment = {**os.environ, "TRITON_INTERPRET": "0" if file.endswith("compiled") else "1"}
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(FOLDER / f"{file}.py")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT, env=environment)
+    assert done.returncode == 0, done.stdout + done.stderr
