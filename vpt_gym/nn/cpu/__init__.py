@@ -7,7 +7,7 @@ from torch import nn
 from vpt_gym.nn.attention import Block
 from vpt_gym.nn.cnn import FrameEncoder, Stack
 from vpt_gym.nn.cpu import int8, onednn
-from vpt_gym.nn.cpu.frames import CPUFrameEncoder, DirectConv, MakeConvolution
+from vpt_gym.nn.cpu.frames import CPUFrameEncoder, MakeConvolution
 from vpt_gym.nn.cpu.int8 import Int8Conv
 from vpt_gym.nn.cpu.onednn import PackedLinear
 from vpt_gym.nn.cpu.winograd import WinogradConv
@@ -35,15 +35,13 @@ def accelerate(net: VPTNet, *, integers: bool) -> str:
     assert isinstance(net.cnn, FrameEncoder)
     opening = net.cnn.stacks[0]
     assert isinstance(opening, Stack)
-    make: MakeConvolution
     if integers:
-        make, words = Int8Conv, "8-bit convolutions"
-    elif opening.first.out_channels >= _WINOGRAD_CHANNELS:
-        make, words = WinogradConv, "Winograd convolutions"
-    else:
-        make, words = DirectConv, "convolutions"
-    net.cnn = CPUFrameEncoder(net.cnn, make)
-    return f"{words} and matrices of oneDNN"
+        net.cnn = CPUFrameEncoder(net.cnn, Int8Conv)
+        return "8-bit convolutions, packed matrices"
+    if opening.first.out_channels >= _WINOGRAD_CHANNELS:
+        net.cnn = CPUFrameEncoder(net.cnn, WinogradConv)
+        return "Winograd convolutions, packed matrices"
+    return "direct convolutions, packed matrices"
 
 
 def _packed(linear: nn.Module) -> PackedLinear:

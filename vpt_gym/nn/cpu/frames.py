@@ -11,11 +11,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vpt_gym.nn.cnn import FrameEncoder, ResidualBlock, Stack
+from vpt_gym.nn.cpu.norm import normalise
 from vpt_gym.nn.cpu.onednn import PackedConv, PackedLinear
 from vpt_gym.nn.cpu.scratch import Scratch
 from vpt_gym.nn.cpu.winograd import tiles
 
-__all__ = ["CPUFrameEncoder", "DirectConv", "MakeConvolution"]
+__all__ = ["CPUFrameEncoder", "MakeConvolution"]
 
 _LARGEST_ACTIVATION: Final = 8 * 2**20
 """Bytes of the largest activation in a pass through one stack: about a core's share of the last-level cache. On the machine of
@@ -26,23 +27,6 @@ Convolution = Callable[[Tensor, Scratch], Tensor]
 
 MakeConvolution = Callable[[nn.GroupNorm, Tensor, tuple[int, int, int]], Convolution]
 """From a norm, a weight [out, in, 3, 3] and the number, height and width of frames that come together."""
-
-
-class DirectConv:
-    """ReLU(conv(norm(x))) by oneDNN's own algorithm."""
-
-    def __init__(self, norm: nn.GroupNorm, weight_oihw: Tensor, example_nhw: tuple[int, int, int]) -> None:
-        self._norm = norm
-        self._conv = PackedConv(weight_oihw, None, example_nhw, groups=1, relu=True)
-
-    def __call__(self, x_nhwc: Tensor, scratch: Scratch) -> Tensor:  # noqa: ARG002 - oneDNN brings its own memory
-        """[N, H, W, in] -> [N, H, W, out]."""
-        return self._conv(normalise(self._norm, x_nhwc))
-
-
-def normalise(norm: nn.GroupNorm, x_nhwc: Tensor) -> Tensor:
-    """[N, H, W, C] -> [N, H, W, C], a new tensor."""
-    return F.group_norm(x_nhwc.permute(0, 3, 1, 2), 1, norm.weight, norm.bias, norm.eps).permute(0, 2, 3, 1)
 
 
 class _Stack:

@@ -12,10 +12,10 @@ import math
 from fractions import Fraction
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vpt_gym.nn.cpu.onednn import PackedConv
+from vpt_gym.nn.cpu.norm import standardise
 from vpt_gym.nn.cpu.scratch import Scratch
 
 __all__ = ["TILE", "WinogradConv", "tiles", "transforms"]
@@ -96,16 +96,12 @@ class WinogradConv:
         Returns:
             [N, H/4, W/4, 4, 4, out], contiguous: see `tiles`.
         """
-        # The norm's two sums run over all of a frame, in whatever order it lies.
-        channels = x.shape[-1]
-        as_nchw = x.view(len(x), -1, TILE, channels).permute(0, 3, 1, 2)
-        normalised = F.group_norm(as_nchw, 1, self._norm.weight, self._norm.bias, self._norm.eps)
-        x_tiles = normalised.permute(0, 2, 3, 1).view(x.shape)
-        if x.dim() == 4:
-            x_tiles = tiles(x_tiles)
+        standard = standardise(x, self._norm.eps)
+        x_tiles = tiles(standard) if x.dim() == 4 else standard
         frames, rows, columns = x_tiles.shape[:3]
+        channels = x.shape[-1]
         padded = scratch.padded(frames, TILE * rows, TILE * columns, channels, x.dtype)
-        tiles(padded[:, 1:-1, 1:-1]).copy_(x_tiles)
+        torch.addcmul(self._norm.bias, x_tiles, self._norm.weight, out=tiles(padded[:, 1:-1, 1:-1]))
 
         frame, row, pixel, _ = padded.stride()
         shape = (frames, rows, columns, _WINDOW, _WINDOW, channels)
