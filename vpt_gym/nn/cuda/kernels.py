@@ -241,7 +241,7 @@ def _pool_relu(
         # Rounded here, because a convolution's bias is added to numbers of its own precision.
         best += tl.load(bias_ptr + channel).to(tl.float32)[None, :]
         best = best.to(y_ptr.dtype.element_ty).to(tl.float32)
-    best = tl.where(inside[:, None], _relu_of(best), 0.0)
+    best = _relu_of(best)  # which makes 0, as the moments want it, of the minus infinity of pixels outside
     into = y_ptr + frame * (pixels * C) + pixel[:, None] * C + channel[None, :]
     tl.store(into, best.to(y_ptr.dtype.element_ty), inside[:, None])
     _write_moments(moments_ptr, frame, tile, tiles, best, inside[:, None], number)
