@@ -123,4 +123,4 @@ def test_progress_ends_at_one() -> None:
     turns = machine.turns(progress=shares.append)
     turns.add("a", machine.step("a", 1.0), Budget(steps=4))
     turns.run()
-    assert shares == [0.25, 0.5, 0.75, 1.0]
+    assert shares == pytest.approx([0.2, 0.4, 0.6, 0.8, 1.0])

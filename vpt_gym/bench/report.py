@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from statistics import median
 from typing import Any
 
-__all__ = ["align", "heading", "markdown", "tables"]
+__all__ = ["align", "heading", "markdown", "policy_rows", "tables"]
 
 WIDTH = 100
 
@@ -92,6 +92,17 @@ def accuracy_rows(record: dict[str, Any]) -> list[list[str]]:
     return rows
 
 
+def policy_rows(policy: dict[str, Any]) -> list[list[str]]:
+    """The table of PPO iterations, its header first."""
+    rows = [["", "rollout s", "optimisation s", "in all s", "observations MB", "buffer MB"]]
+    for one in policy["iterations"]:
+        words = {"latents": "VecVPTLatent", "extractor": "features extractor"}[one["way"]]
+        seconds = [f"{one[key]:,.1f}" for key in ("rollout_seconds", "optimisation_seconds", "seconds")]
+        sizes = policy["buffer_bytes"][one["way"]]
+        rows.append([words, *seconds, f"{sizes['observations'] / 1e6:.1f}", f"{sizes['all'] / 1e6:.1f}"])
+    return rows
+
+
 def align(rows: Sequence[Sequence[str]], left: Sequence[int] = ()) -> str:
     """Columns side by side, to the right but for those in `left`; the first row is the header."""
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
@@ -161,12 +172,6 @@ def _policy(policy: dict[str, Any]) -> str:
         f"One PPO iteration: {policy['n_envs']} environments, {policy['n_steps']} steps, {policy['n_epochs']} epochs, "
         f"minibatches of {policy['minibatch']}; network in {policy['precision']}, frames that lie ready, linear head."
     )
-    rows = [["", "rollout s", "optimisation s", "in all s", "observations MB", "buffer MB"]]
-    for one in policy["iterations"]:
-        words = {"latents": "VecVPTLatent", "extractor": "features extractor"}[one["way"]]
-        seconds = [f"{one[key]:,.1f}" for key in ("rollout_seconds", "optimisation_seconds", "seconds")]
-        sizes = policy["buffer_bytes"][one["way"]]
-        rows.append([words, *seconds, f"{sizes['observations'] / 1e6:.1f}", f"{sizes['all'] / 1e6:.1f}"])
     notes = [
         f"VecVPTLatent is {policy['speed_over_extractor']:.1f} times faster; its observations are "
         f"{policy['observations_smaller']:.1f} times smaller.",
@@ -174,7 +179,13 @@ def _policy(policy: dict[str, Any]) -> str:
         "no memory. MineStudio's network in its place would be slower.",
     ]
     return "\n".join(
-        [_wrap(title, "", ""), "", align(rows, left=(0,)), "", *[_wrap(note, "  ", "    ") for note in notes]]
+        [
+            _wrap(title, "", ""),
+            "",
+            align(policy_rows(policy), left=(0,)),
+            "",
+            *[_wrap(note, "  ", "    ") for note in notes],
+        ]
     )
 
 

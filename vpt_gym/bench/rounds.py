@@ -60,7 +60,7 @@ class Turns:
 
     Args:
         check: called before every step; what it raises ends the measurement, and `times` has what there is by then.
-        progress: told after every turn which share of the turns is done, 0 to 1.
+        progress: told after every warm-up and every turn which share is done, 0 to 1.
         clock: tells the time in seconds.
     """
 
@@ -88,7 +88,10 @@ class Turns:
 
     def run(self) -> None:
         """Warms up and measures all."""
-        turns = {name: budget.turns(self._warm_up(step, budget)) for name, (step, budget) in self._candidates.items()}
+        turns: dict[str, list[int]] = {}
+        for number, (name, (step, budget)) in enumerate(self._candidates.items(), start=1):
+            turns[name] = budget.turns(self._warm_up(step, budget))
+            self._progress(WARM_UP_SHARE * number / len(self._candidates))
         self._measured = {name: [] for name in turns}
         rounds, total, done = max(map(len, turns.values())), sum(map(len, turns.values())), 0
         names = list(turns)
@@ -100,7 +103,7 @@ class Turns:
                     continue
                 self._measured[name].append(self._turn(self._candidates[name][0], turns[name][turn]))
                 done += 1
-                self._progress(done / total)
+                self._progress(WARM_UP_SHARE + (1 - WARM_UP_SHARE) * done / total)
 
     def _turn(self, step: Step, count: int) -> tuple[float, ...]:
         if count > 1:

@@ -41,5 +41,5 @@ def write_atomically(target: Path, write: Callable[[Path], object]) -> None:
 
 def write_json(target: Path, values: dict[str, Any]) -> None:
     """Write `values` as indented JSON, atomically."""
-    text = json.dumps(values, indent=2, allow_nan=False) + "\n"
+    text = json.dumps(values, indent=2) + "\n"
     write_atomically(target, lambda temporary: temporary.write_text(text, encoding="utf-8"))
