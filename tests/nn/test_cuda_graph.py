@@ -14,7 +14,7 @@ from tests.support.network import random_net
 from tests.support.scripted import Thumbnails
 from vpt_gym.config import VPTConfig
 from vpt_gym.nn import Memory, VPTNet
-from vpt_gym.nn.cuda import StepGraphs
+from vpt_gym.nn.cuda import StepGraphs, TritonFrameEncoder, attend_single, probe
 from vpt_gym.nn.cuda.graph import Capture
 
 CONFIG = VPTConfig(hidden_size=32, heads=2, impala_width=1, dense_size=8, blocks=2, memory=7)
@@ -34,11 +34,13 @@ def net() -> VPTNet:
     return net
 
 
-def memory_of(rows: int = ROWS, blocks: int = CONFIG.blocks) -> Memory:
-    return Memory.empty(CONFIG, rows, blocks=blocks, device=torch.device("cpu"), dtype=torch.float32)
+def memory_of(rows: int = ROWS, blocks: int = CONFIG.blocks, device: str = "cpu") -> Memory:
+    return Memory.empty(CONFIG, rows, blocks=blocks, device=torch.device(device), dtype=torch.float32)
 
 
 def eagerly(net: VPTNet, memory: Memory, frames: Tensor, first: Tensor, rows: Tensor | None, *layers: str) -> Tensor:
+    device = memory.slot_b.device
+    frames, first, rows = frames.to(device), first.to(device), None if rows is None else rows.to(device)
     outputs = net(frames[:, None], first[:, None], memory, layers=layers or ("final",), rows_b=rows)
     return torch.cat([output[:, 0] for output in outputs], dim=1)
 
@@ -84,6 +86,32 @@ def test_steps_equal_eager_ones(net: VPTNet, layers: tuple[str, ...]) -> None:
     assert sorted(graphs.sizes) == [1, 2, 3, 4, 5]
     assert recorder.captures == 5
     assert recorder.replays == 200 - 5  # the first step of each size came before its graph
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
+@pytest.mark.parametrize("triton", [True, False])
+def test_real_graphs(triton: bool) -> None:
+    """The whole network on a GPU, by CUDA's own graphs, with frames from either side, and against the CPU."""
+    reference = random_net(CONFIG)
+    net = random_net(CONFIG).to("cuda")
+    if triton:
+        assert probe(torch.device("cuda")) is None
+        net.cnn = TritonFrameEncoder(net.cnn)
+        for block in net.blocks:
+            block.attention.fuse()
+            block.attention.single_step = attend_single
+    memory, expected = memory_of(device="cuda"), memory_of()
+    graphs = StepGraphs(net, memory, ("cnn", "final"))
+    steps = Steps()
+    with torch.backends.cudnn.flags(allow_tf32=False):
+        for number in range(100):
+            frames, first, rows = steps()
+            latents = graphs.step(frames.to("cuda") if number % 2 else frames, first, rows)
+            wanted = eagerly(reference, expected, frames, first, rows, "cnn", "final")
+            torch.testing.assert_close(latents.cpu(), wanted, rtol=0, atol=1e-3)
+            assert torch.equal(memory.slot_b.cpu(), expected.slot_b)
+            assert torch.equal(memory.seen_b.cpu(), expected.seen_b)
+    assert sorted(graphs.sizes) == [1, 2, 3, 4, 5]
 
 
 def test_a_layer_before_the_memory(net: VPTNet) -> None:
