@@ -20,7 +20,9 @@ _STEPS = 254
 def unavailable() -> str | None:
     """Why these convolutions cannot be used, or None when they can: they are tried once."""
     try:
-        Int8Conv(nn.GroupNorm(1, 16), torch.ones(16, 16, 3, 3), (1, 4, 4))(torch.rand(1, 4, 4, 16), Scratch())
+        Int8Conv(nn.GroupNorm(1, 16).requires_grad_(requires_grad=False), torch.ones(16, 16, 3, 3), (1, 4, 4))(
+            torch.rand(1, 4, 4, 16), Scratch()
+        )
     except (RuntimeError, AttributeError, TypeError) as error:
         return f"this build of torch lacks an operator of oneDNN: {str(error).splitlines()[0]}"
     return None
