@@ -31,7 +31,7 @@ demo: $(VENV)/.demo  ## train PPO on VPT latents in ViZDoom: about 4 minutes on 
 	@$(BIN)/vpt-gym train $(DEMO) --run $(RUN) $(ARGS)
 
 test: $(VENV)/.full  ## run every test, MineStudio's parity included (ARGS go to pytest)
-	@VPT_GYM_REQUIRE_MINESTUDIO=1 $(BIN)/python -m pytest $(ARGS)
+	@VPT_GYM_REQUIRE_MINESTUDIO=1 VPT_GYM_REQUIRE_TRITON=$(if $(filter Linux,$(shell uname -s)),1) $(BIN)/python -m pytest $(ARGS)
 
 test-oldest:  ## the same on the oldest supported releases, without MineStudio: PYTHON=python3.10
 	@$(MAKE) --no-print-directory VENV=.venv-oldest PINS=requirements/oldest.txt .venv-oldest/.oldest
@@ -54,7 +54,7 @@ lock: $(VENV)/.full  ## pin the newest releases again (keeps torch)
 	@grep -E '^(torch|uv)==' $(PINS) | $(BIN)/uv pip compile --quiet --universal --python-version 3.10 --upgrade \
 		--all-extras --group dev --override $(OVERRIDES) --no-header --no-annotate --output-file $(PINS).new pyproject.toml - > /dev/null
 	@{ sed '/^[^#]/,$$d' $(PINS); sed -E \
-		-e '/^(nvidia-|cuda-|triton)/d' \
+		-e '/^(nvidia-|cuda-)/d' \
 		-e "s/ and \(sys_platform == 'darwin' or sys_platform == 'linux'\)//" \
 		-e "s/ ; python_full_version < '3.14'( and .*)?$$//" $(PINS).new; } > $(PINS).tmp
 	@mv $(PINS).tmp $(PINS) && rm $(PINS).new

@@ -22,6 +22,8 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+from vpt_gym.running.machine import commit, cpu_words
+
 ROOT = Path(__file__).parents[1]
 
 
@@ -66,12 +68,13 @@ def report(demo: list[str], seeds: list[int], runs: list[dict[str, Any]]) -> str
     episodes = runs[0]["training"]["eval_episodes"]
     weights = "untrained" if runs[0]["encoder"]["untrained"] else "trained"
     versions = ", ".join(f"{name} {number}" for name, number in runs[0]["versions"].items() if name != "minestudio")
+    threads = "".join(f", OMP_NUM_THREADS={n}" for n in filter(None, [os.environ.get("OMP_NUM_THREADS")]))
     lines = [
         f"`vpt-gym train {shlex.join(demo)}` over {len(seeds)} seeds; {weights} encoder on {runs[0]['encoder']['device']} "
         f"in {runs[0]['encoder']['precision']}; mean return ± standard deviation over {episodes} episodes; "
         f"seconds of the training alone, and of the whole command after its start.",
         "",
-        f"Hardware: {hardware()}. Software: {versions}, {platform.system()}. Commit {commit()}.",
+        f"Hardware: {cpu_words()}{threads}. Software: {versions}, {platform.system()}. Commit {commit(ROOT / 'vpt_gym')}.",
         "",
         "| Seed | Random policy | Trained policy | Steps | Frames/s | Training, s | In all, s |",
         "|---:|---:|---:|---:|---:|---:|---:|",
@@ -92,25 +95,6 @@ def report(demo: list[str], seeds: list[int], runs: list[dict[str, Any]]) -> str
         f"| mean | {random:+.1f} | {trained:+.1f} | {steps:,.0f} | {steps / training:.0f} | {training:.0f} | {total:.0f} |"
     )
     return "\n".join(lines)
-
-
-def hardware() -> str:
-    """The processor, and how many of its cores this process may use."""
-    name = platform.processor() or platform.machine()
-    info = Path("/proc/cpuinfo")
-    if info.is_file():
-        found = re.search(r"^model name\s*: (.*)$", info.read_text(encoding="utf-8"), flags=re.MULTILINE)
-        name = found[1].strip() if found else name
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    threads = os.environ.get("OMP_NUM_THREADS")
-    return f"{name}, {cores} cores" + (f", OMP_NUM_THREADS={threads}" if threads else "")
-
-
-def commit() -> str:
-    """The commit of this checkout, with a mark if files differ from it."""
-    command = ["git", "-C", str(ROOT), "describe", "--always", "--dirty", "--exclude", "*"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    return done.stdout.strip() or "unknown"
 
 
 if __name__ == "__main__":

@@ -136,7 +136,10 @@ class TestWeights:
                 {"device": "cuda:99"},
                 "device='cuda:99' was asked for, but torch sees .* CUDA devices; use device='auto'",
             ),
-            ({"precision": "int3"}, "precision must be one of auto, float32, tf32, bfloat16, float16, int8, not 'int3'"),
+            (
+                {"precision": "int3"},
+                "precision must be one of auto, float32, tf32, bfloat16, float16, int8, not 'int3'",
+            ),
         ],
     )
     def test_options(self, options: dict[str, str], match: str) -> None:

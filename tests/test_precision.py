@@ -10,7 +10,7 @@ import torch
 
 import vpt_gym
 from vpt_gym.errors import VPTGymError
-from vpt_gym.precision import _SWITCHES, PRECISIONS, _switches, arithmetic, choose_precision
+from vpt_gym.precision import _SWITCHES, DTYPES, _switches, arithmetic, choose_precision
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 
@@ -49,7 +49,7 @@ def test_tf32_needs_tensor_cores(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("name", ["float32", "bfloat16", "int8"])
 def test_encoders_say_what_they_compute_in(name: str) -> None:
     encoder = vpt_gym.load_encoder("random:tiny", device="cpu", precision=name)
-    assert (encoder.precision, encoder.dtype) == (name, PRECISIONS[name])
+    assert (encoder.precision, encoder.dtype) == (name, DTYPES[name])
     assert encoder.path
     assert encoder.fingerprint == vpt_gym.load_encoder("random:tiny", device="cpu").fingerprint
 

@@ -8,13 +8,16 @@ from typing import Final
 
 from vpt_gym.errors import VPTGymError, check_count
 
-__all__ = ["FRAME_SIZE", "PRESETS", "RELATION_RANK", "VPTConfig"]
+__all__ = ["FRAME_SIZE", "PRECISIONS", "PRESETS", "RELATION_RANK", "VPTConfig"]
 
 FRAME_SIZE: Final = 128
 """Height and width, in pixels, of the frames that every VPT network reads (paper, appendix D.1)."""
 
 RELATION_RANK: Final = 10
 """Functions of distance from which each head mixes its relative-position bias (`nbasis` in VPT's xf.py)."""
+
+PRECISIONS: Final = ("auto", "float32", "tf32", "bfloat16", "float16", "int8")
+"""What a network can be asked to compute in; `vpt_gym.precision` says what each of them is."""
 
 
 @dataclass(frozen=True)

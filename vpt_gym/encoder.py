@@ -23,7 +23,8 @@ from vpt_gym.errors import ObservationError, VPTGymError, check_count
 from vpt_gym.frames import PREPROCESSING, resize
 from vpt_gym.latents import LatentChoice, check_pooling
 from vpt_gym.nn import Memory, VPTNet, accelerate
-from vpt_gym.precision import PRECISIONS, arithmetic, choose_precision
+from vpt_gym.nn.cuda import StepGraphs
+from vpt_gym.precision import DTYPES, arithmetic, choose_precision
 from vpt_gym.weights import LoadReport, ResolvedSource, load_checkpoint, resolve
 
 __all__ = ["LatentStream", "VPTEncoder", "load_encoder"]
@@ -87,7 +88,7 @@ def _shared_weights(resolved: ResolvedSource, device: torch.device, precision: s
     with _loading:
         weights = _loaded.get(key)
         if weights is None:
-            checkpoint = load_checkpoint(resolved, dtype=PRECISIONS[precision], device=device)
+            checkpoint = load_checkpoint(resolved, dtype=DTYPES[precision], device=device)
             net = VPTNet.from_tensors(checkpoint.config, checkpoint.tensors)
             source, digest, report = checkpoint.source, checkpoint.digest, checkpoint.report
             # What replaces a tensor is made beside it: with the last name of the tensors gone, one at a time is there twice.
@@ -281,6 +282,9 @@ class LatentStream:
         self.encoder = encoder
         self.num_envs = int(num_envs)
         self._memory = encoder._memory(int(num_envs), encoder._choice)
+        self._graphs: StepGraphs | None = None
+        if encoder.device.type == "cuda":
+            self._graphs = StepGraphs(encoder._net, self._memory, encoder._choice.layers)
         # Of the latents that a stream gives; pooling is for whole sequences and has no part in them.
         self._fingerprint = encoder._fingerprint("none")
 
@@ -308,10 +312,14 @@ class LatentStream:
                 f"step: frames must have one row for each of the {count} environments stepped, but {len(frames_nhwc)} came; "
                 "name the rows with rows= to step only some."
             )
-        first_b = _check_flags(first, "step", (count,)).to(self.encoder.device)
+        first_b = _check_flags(first, "step", (count,))
         encoder = self.encoder
-        latents_btc = encoder._run(frames_nhwc[:, None], first_b[:, None], self._memory, encoder._choice, rows_b)
-        return latents_btc[:, 0]
+        if self._graphs is None:
+            latents_btc = encoder._run(frames_nhwc[:, None], first_b[:, None], self._memory, encoder._choice, rows_b)
+            return latents_btc[:, 0]
+        frames_nhwc = _as_tensor(frames_nhwc[:, None])[:, 0]
+        with encoder._arithmetic():
+            return self._graphs.step(frames_nhwc, first_b, rows_b)
 
     def state_dict(self) -> dict[str, Any]:
         """A copy of the memory, with the encoder's fingerprint; for `load_state_dict` or `torch.save`."""
@@ -341,9 +349,10 @@ class LatentStream:
                     f"The state's {name} has shape {tuple(state[name].shape)}, but a stream of {self.num_envs} environments "
                     f"needs {tuple(tensor.shape)}; make the stream with the number of environments that was saved."
                 )
-        # Copies even where the device and the dtype already fit: the state stays the caller's.
+        # A copy, so that the state stays the caller's; in place, because CUDA graphs keep the tensors that they began with.
         with self.encoder._arithmetic():
-            self._memory = Memory(**{name: tensor.clone().copy_(state[name]) for name, tensor in mine.items()})
+            for name, tensor in mine.items():
+                tensor.copy_(state[name])
 
     def _check_rows(self, rows: Sequence[int] | npt.NDArray[np.integer[Any]]) -> Tensor:
         if isinstance(rows, Tensor):
@@ -360,7 +369,7 @@ class LatentStream:
             raise ObservationError(
                 f"step: rows must be distinct and between 0 and {self.num_envs - 1}, but {indices.tolist()} came."
             )
-        return torch.as_tensor(indices.astype(np.int64), device=self.encoder.device)
+        return torch.from_numpy(indices.astype(np.int64))
 
 
 def _check_frames(frames: Frames, call: str, leading: tuple[str, ...]) -> Frames:

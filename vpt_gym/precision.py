@@ -10,11 +10,12 @@ from typing import Any, Final
 
 import torch
 
+from vpt_gym.config import PRECISIONS
 from vpt_gym.errors import VPTGymError
 
-__all__ = ["PRECISIONS", "arithmetic", "choose_precision"]
+__all__ = ["DTYPES", "arithmetic", "choose_precision"]
 
-PRECISIONS: Final[Mapping[str, torch.dtype]] = MappingProxyType(
+DTYPES: Final[Mapping[str, torch.dtype]] = MappingProxyType(
     {
         "float32": torch.float32,
         "tf32": torch.float32,
@@ -30,7 +31,7 @@ PRECISIONS: Final[Mapping[str, torch.dtype]] = MappingProxyType(
 
 
 def choose_precision(name: str, device: torch.device) -> str:
-    """A key of `PRECISIONS` for `auto` or one of its keys.
+    """A key of `DTYPES` for `auto` or one of its keys.
 
     `auto` is bfloat16 on a GPU that computes it natively, else float32.
 
@@ -40,8 +41,8 @@ def choose_precision(name: str, device: torch.device) -> str:
     cuda = device.type == "cuda"
     if name == "auto":
         return "bfloat16" if cuda and torch.cuda.is_bf16_supported(including_emulation=False) else "float32"
-    if name not in PRECISIONS:
-        raise VPTGymError(f"precision must be one of auto, {', '.join(PRECISIONS)}, not {name!r}.")
+    if name not in DTYPES:
+        raise VPTGymError(f"precision must be one of {', '.join(PRECISIONS)}, not {name!r}.")
     if name in {"tf32", "float16"} and not cuda:
         raise VPTGymError(
             f"precision={name!r} needs a CUDA GPU, but the encoder's device is {device}; use float32 or bfloat16."
@@ -64,8 +65,12 @@ def arithmetic(device: torch.device, precision: str) -> Iterator[None]:
         modes.enter_context(torch.inference_mode(mode=False))
         modes.enter_context(torch.no_grad())
         modes.enter_context(torch.autocast(device.type, enabled=False))
-        if PRECISIONS[precision] == torch.float32:
-            modes.enter_context(_SWITCHES.held(_switches(device.type, tf32=precision == "tf32")))
+        switches = _switches(device.type, tf32=precision == "tf32") if DTYPES[precision] == torch.float32 else ()
+        if device.type == "cuda":
+            # cuDNN tries its algorithms once for each size of batch, of which a stream has few, and keeps the fastest.
+            switches += ((torch.backends.cudnn, "benchmark", True),)
+        if switches:
+            modes.enter_context(_SWITCHES.held(switches))
         yield
 
 

@@ -2,28 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from vpt_gym.precision import arithmetic
+from vpt_gym.precision import DTYPES, arithmetic
 
-__all__ = ["DTYPES", "SHAPES", "Convolution"]
+__all__ = ["SHAPES", "Convolution"]
 
 SHAPES = ((128, 64), (256, 32), (256, 16))
 """Channels and height (and width) of the convolutions of VPT's 2x network that hold nine tenths of its FLOPs."""
-
-DTYPES = {
-    "float32": torch.float32,
-    "tf32": torch.float32,
-    "bfloat16": torch.bfloat16,
-    "float16": torch.float16,
-}
-"""Precisions whose plain convolution torch has; int8 has none that could stand as a limit."""
 
 FRAMES = {"cpu": 8, "cuda": 256}
 """Frames in one convolution: enough to fill the device, whatever the batch that is measured beside it."""
@@ -36,7 +27,7 @@ class Convolution:
     """A channels-last 3x3 convolution with padding and without bias, from `channels` to as many.
 
     Attributes:
-        precision: a key of `DTYPES`.
+        precision: a key of `DTYPES` but for int8, of which torch has no plain convolution.
         channels: of input and output.
         size: height and width.
         device: where it runs.
@@ -69,7 +60,7 @@ class Convolution:
         weight = weight.contiguous(memory_format=torch.channels_last)
 
         def step() -> Tensor:
-            with arithmetic(self.device, self.precision), _fastest_kernel():
+            with arithmetic(self.device, self.precision):
                 for _ in range(CALLS[self.device.type]):
                     result = F.conv2d(frames_nchw, weight, padding=1)
             if self.device.type == "cuda":
@@ -77,17 +68,6 @@ class Convolution:
             return result
 
         return step
-
-
-@contextmanager
-def _fastest_kernel() -> Iterator[None]:
-    """cuDNN tries its kernels and keeps the fastest, which it does not do by itself."""
-    before = torch.backends.cudnn.benchmark
-    torch.backends.cudnn.benchmark = True
-    try:
-        yield
-    finally:
-        torch.backends.cudnn.benchmark = before
 
 
 def _random(shape: tuple[int, ...]) -> Tensor:

@@ -8,10 +8,7 @@ from typing import Any, Final
 
 from vpt_gym.bench.rounds import Budget
 
-__all__ = ["PRECISIONS", "RIVALS", "Plan"]
-
-PRECISIONS: Final = ("auto", "float32", "tf32", "bfloat16", "float16", "int8")
-"""What `load_encoder` may be asked for."""
+__all__ = ["RIVALS", "Plan"]
 
 RIVALS: Final = ("minestudio", "minestudio-bf16", "policy")
 """What users might take instead: MineStudio's network, eager and autocast, and VPT inside an SB3 policy."""

@@ -15,7 +15,7 @@ import vpt_gym
 from vpt_gym.bench import accuracy
 from vpt_gym.bench.candidates import Candidate, OwnCandidate, Running, measured_open, native_bfloat16, stepper
 from vpt_gym.bench.flops import flops_by_stage, flops_per_frame
-from vpt_gym.bench.peak import DTYPES, SHAPES, Convolution
+from vpt_gym.bench.peak import SHAPES, Convolution
 from vpt_gym.bench.pictures import Pictures, load_pictures
 from vpt_gym.bench.plan import Plan
 from vpt_gym.bench.rounds import Budget, Turns
@@ -134,7 +134,7 @@ class Bench:
                 continue
             turns.add(name, running[name].step, self.plan.budget)
         wanted = dict.fromkeys(candidate.peak for candidate in self.candidates.values())
-        limits = [Convolution(p, *shape, self.device) for p in wanted if p in DTYPES for shape in SHAPES]
+        limits = [Convolution(p, *shape, self.device) for p in wanted if p != "int8" for shape in SHAPES]
         # All shapes of one precision together get the time of one candidate.
         third = Budget(self.plan.budget.seconds / len(SHAPES), self.plan.budget.steps)
         for limit in limits:

@@ -10,9 +10,10 @@ from typing import Any
 
 from tqdm import tqdm
 
-from vpt_gym.bench.plan import PRECISIONS, RIVALS, Plan
+from vpt_gym.bench.plan import RIVALS, Plan
 from vpt_gym.bench.rounds import Budget
 from vpt_gym.cli.arguments import Formatter, add_encoder_device, count, positive
+from vpt_gym.config import PRECISIONS
 from vpt_gym.errors import VPTGymError
 from vpt_gym.running.files import check_writable, write_json
 

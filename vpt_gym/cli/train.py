@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from vpt_gym.cli.arguments import Formatter, add_encoder_device, count, env_arg, fraction, net_arch, positive
 from vpt_gym.cli.terminal import TerminalReporter, duration, score_words
+from vpt_gym.config import PRECISIONS
 from vpt_gym.training.config import ALGORITHMS, VIDEO_FORMATS, TrainingConfig
 
 if TYPE_CHECKING:
@@ -127,7 +128,7 @@ def _add_encoder(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--precision",
         default=DEFAULTS.precision,
-        choices=("auto", "float32", "bfloat16"),
+        choices=PRECISIONS,
         help="what the encoder computes in; auto is bfloat16 on a GPU that has it, else float32 (default: %(default)s)",
     )
     add_encoder_device(group, DEFAULTS.device, DEFAULTS.device)

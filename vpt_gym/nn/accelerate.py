@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import logging
 
-from vpt_gym.nn import cpu
+from vpt_gym.nn import cpu, cuda
+from vpt_gym.nn.attention import Block
+from vpt_gym.nn.cnn import FrameEncoder
 from vpt_gym.nn.net import VPTNet
 
 __all__ = ["accelerate"]
@@ -24,8 +26,23 @@ def accelerate(net: VPTNet, *, integers: bool = False) -> str:
     Returns:
         How the network is computed, in words.
     """
-    reason = cpu.unavailable(net, integers=integers)
-    if reason is None:
-        return cpu.accelerate(net, integers=integers)
+    if net.device.type == "cuda":
+        reason = cuda.probe(net.device)
+        if reason is None:
+            return _on_cuda(net)
+    else:
+        reason = cpu.unavailable(net, integers=integers)
+        if reason is None:
+            return cpu.accelerate(net, integers=integers)
     logger.warning("The network is computed by torch's own operators, which is slower: %s.", reason)
     return "torch's own operators"
+
+
+def _on_cuda(net: VPTNet) -> str:
+    assert isinstance(net.cnn, FrameEncoder)
+    net.cnn = cuda.TritonFrameEncoder(net.cnn)
+    for block in net.blocks:
+        assert isinstance(block, Block)
+        block.attention.fuse()
+        block.attention.single_step = cuda.attend_single
+    return "cuDNN's convolutions, Triton's kernels, CUDA graphs"

@@ -103,7 +103,7 @@ class TrainingConfig:
         n_envs: environments stepped in parallel, each in a process of its own.
         seed: seeds the environments, the head's weights and its sampling.
         layer: the network's output that becomes the latent.
-        precision: of the encoder, `auto`, `float32` or `bfloat16`.
+        precision: of the encoder, one of `vpt_gym.config.PRECISIONS`.
         device: of the encoder, `auto`, `cpu`, `cuda`, ...; the head always trains on the CPU, because it is small.
         image_key: name of the image in a Dict observation; None finds it.
         keep: further keys of a Dict observation that the head sees beside the latent.

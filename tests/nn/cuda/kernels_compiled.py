@@ -19,6 +19,9 @@ from tests.nn.cuda.compiled import compiling_for
 from vpt_gym.config import PRESETS
 from vpt_gym.nn.cuda import attention, kernels
 
+FEW_BYTES = 64
+"""A few bytes of stack are nothing, and differ between releases of Triton; a tile that does not fit would be hundreds."""
+
 CUOBJDUMP = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump"
 
 
@@ -70,7 +73,7 @@ def test_convolutions(preset: str, dtype: torch.dtype, capability: int, tmp_path
         kernels.normalise(z_nhwc, moments_nkt, per_element, per_element, eps=1e-5)
     assert len(compiled) == 1 + 3 * 6 + 1
     for kernel in compiled:
-        assert spilled(kernel, tmp_path) == 0, kernel.metadata.name
+        assert spilled(kernel, tmp_path) <= FEW_BYTES, kernel.metadata.name
         assert 128 in widths(kernel, "ld") or kernel.metadata.name == "_frames"
         assert 128 in widths(kernel, "st") or kernel.metadata.name == "_relu"
 
@@ -94,6 +97,5 @@ def test_attention(dtype: torch.dtype, capability: int, named: bool, tmp_path: P
             indices_b, indices_b, rows_b,
         )  # fmt: skip
     (kernel,) = compiled
-    # Some bytes of stack are nothing; keys and values that do not fit would be thousands.
-    assert spilled(kernel, tmp_path) <= 64
+    assert spilled(kernel, tmp_path) <= FEW_BYTES
     assert 128 in widths(kernel, "ld")

@@ -7,7 +7,7 @@ from torch import nn
 from vpt_gym.nn.attention import Block
 from vpt_gym.nn.cnn import FrameEncoder, Stack
 from vpt_gym.nn.cpu import int8, onednn
-from vpt_gym.nn.cpu.frames import CPUFrameEncoder, MakeConvolution
+from vpt_gym.nn.cpu.frames import CPUFrameEncoder
 from vpt_gym.nn.cpu.int8 import Int8Conv
 from vpt_gym.nn.cpu.onednn import PackedLinear
 from vpt_gym.nn.cpu.winograd import WinogradConv

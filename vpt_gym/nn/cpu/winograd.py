@@ -14,8 +14,8 @@ from fractions import Fraction
 import torch
 from torch import Tensor, nn
 
-from vpt_gym.nn.cpu.onednn import PackedConv
 from vpt_gym.nn.cpu.norm import standardise
+from vpt_gym.nn.cpu.onednn import PackedConv
 from vpt_gym.nn.cpu.scratch import Scratch
 
 __all__ = ["TILE", "WinogradConv", "tiles", "transforms"]
