@@ -295,5 +295,23 @@ class TestCallersModes:
         with pytest.raises(ObservationError, match="rows must be a list of whole numbers"):
             encoder.stream(3).step(frames, [True] * 2, rows=[[1], [1, 2]])  # type: ignore[list-item]
 
+    def test_frames_may_lie_anywhere_and_in_any_order(self, encoder: VPTEncoder) -> None:
+        """A tensor that is not contiguous, and one that is another's memory."""
+        frames = torch.from_numpy(pictures(3, 128, 128, 3))
+        turned = frames.flip(3).permute(0, 3, 1, 2).contiguous().permute(0, 2, 3, 1).flip(3)
+        streams = [encoder.stream(3) for _ in range(2)]
+        assert torch.equal(streams[0].step(frames, [True] * 3), streams[1].step(turned, [True] * 3))
+
+    def test_streams_can_be_copied(self, encoder: VPTEncoder) -> None:
+        """The copy has its own memory, and goes on from where it was made."""
+        frames = pictures(4, 2, 8, 8, 3)
+        stream = encoder.stream(2)
+        stream.step(frames[0], [True, True])
+        other = copy.deepcopy(stream)
+        other.step(frames[1], [True, True])
+        expected = encoder.stream(2)
+        expected.step(frames[0], [True, True])
+        assert torch.equal(stream.step(frames[2], [False] * 2), expected.step(frames[2], [False] * 2))
+
     def test_copies_are_the_encoder_itself(self, encoder: VPTEncoder) -> None:
         assert copy.deepcopy({"encoder": encoder})["encoder"] is encoder

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import threading
-from typing import Any
+from contextlib import nullcontext
 
 import pytest
 import torch
 
 import vpt_gym
 from vpt_gym.errors import VPTGymError
-from vpt_gym.precision import _SWITCHES, DTYPES, _switches, arithmetic, choose_precision
+from vpt_gym.precision import _SWITCHES, DTYPES, Switch, _switches, arithmetic, choose_precision
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 
@@ -21,6 +22,7 @@ def test_auto_is_float32_on_a_cpu() -> None:
 
 @pytest.mark.parametrize(("native", "chosen"), [(True, "bfloat16"), (False, "float32")])
 def test_auto_is_bfloat16_on_a_gpu_that_has_it(native: bool, chosen: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "device", lambda _: nullcontext())
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: native and not including_emulation)
     assert choose_precision("auto", CUDA) == chosen
 
@@ -54,28 +56,29 @@ def test_encoders_say_what_they_compute_in(name: str) -> None:
     assert encoder.fingerprint == vpt_gym.load_encoder("random:tiny", device="cpu").fingerprint
 
 
-def values(switches: tuple[tuple[Any, str, object], ...]) -> list[object]:
-    return [getattr(place, name) for place, name, _ in switches]
+def values(switches: tuple[Switch, ...]) -> list[object]:
+    return [getattr(switch.place, switch.name) for switch in switches]
+
+
+def wishes(switches: tuple[Switch, ...]) -> list[object]:
+    return [switch.wanted for switch in switches]
 
 
 class TestSwitches:
     @pytest.fixture(params=["cuda", "cpu"])
-    def switches(self, request: pytest.FixtureRequest) -> tuple[tuple[Any, str, object], ...]:
-        exact = _switches(request.param, tf32=False)
-        if not exact:
-            pytest.skip("this torch has no switches for the device")
-        return exact
+    def switches(self, request: pytest.FixtureRequest) -> tuple[Switch, ...]:
+        return _switches(request.param, tf32=False)
 
-    def test_are_set_inside_and_put_back(self, switches: tuple[tuple[Any, str, object], ...]) -> None:
+    def test_are_set_inside_and_put_back(self, switches: tuple[Switch, ...]) -> None:
         before = values(switches)
         with _SWITCHES.held(switches):
-            assert values(switches) == [wanted for _, _, wanted in switches]
+            assert values(switches) == wishes(switches)
             with _SWITCHES.held(switches):
                 pass
-            assert values(switches) == [wanted for _, _, wanted in switches], "the inner one has put them back"
+            assert values(switches) == wishes(switches), "the inner one has put them back"
         assert values(switches) == before
 
-    def test_are_put_back_after_an_error(self, switches: tuple[tuple[Any, str, object], ...]) -> None:
+    def test_are_put_back_after_an_error(self, switches: tuple[Switch, ...]) -> None:
         before = values(switches)
         with pytest.raises(ValueError, match="planted"), _SWITCHES.held(switches):
             raise ValueError("planted")
@@ -94,9 +97,42 @@ class TestSwitches:
             thread.start()
             thread.join(timeout=0.2)
             assert not seen
-            assert values(exact) == [wanted for _, _, wanted in exact]
+            assert values(exact) == wishes(exact)
         thread.join()
-        assert seen == [[wanted for _, _, wanted in rounded]]
+        assert seen == [wishes(rounded)]
+
+    def test_wishes_that_do_not_touch_do_not_wait(self) -> None:
+        entered = threading.Event()
+
+        def other() -> None:
+            with _SWITCHES.held((Switch(torch.backends.cudnn, "benchmark", wanted=True),)):
+                entered.set()
+
+        thread = threading.Thread(target=other)
+        with _SWITCHES.held(_switches("cpu", tf32=False)):
+            thread.start()
+            assert entered.wait(timeout=30)
+        thread.join()
+        assert torch.backends.cudnn.benchmark is False
+
+    def test_what_the_caller_chose_for_all_still_holds_for_all(self) -> None:
+        """A setting that followed its parent follows it afterwards too."""
+        torch.set_float32_matmul_precision("medium")
+        try:
+            with arithmetic(CPU, "float32"):
+                assert values(_switches("cpu", tf32=False)) == wishes(_switches("cpu", tf32=False))
+            assert torch.get_float32_matmul_precision() == "medium"
+        finally:
+            torch.set_float32_matmul_precision("highest")
+
+    @pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork")
+    @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+    def test_the_child_of_a_fork_starts_anew(self) -> None:
+        with _SWITCHES.held(_switches("cuda", tf32=False)):
+            child = os.fork()
+            if not child:
+                os._exit(int(bool(_SWITCHES._held)))
+            assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
 
 
 def test_modes_of_the_caller_are_left_outside() -> None:

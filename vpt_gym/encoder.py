@@ -22,7 +22,7 @@ from vpt_gym.config import FRAME_SIZE, VPTConfig
 from vpt_gym.errors import ObservationError, VPTGymError, check_count
 from vpt_gym.frames import PREPROCESSING, resize
 from vpt_gym.latents import LatentChoice, check_pooling
-from vpt_gym.nn import Memory, VPTNet, accelerate
+from vpt_gym.nn import Memory, VPTNet, accelerate, cpu
 from vpt_gym.nn.cuda import StepGraphs
 from vpt_gym.precision import DTYPES, arithmetic, choose_precision
 from vpt_gym.weights import LoadReport, ResolvedSource, load_checkpoint, resolve
@@ -63,8 +63,8 @@ def load_encoder(
         source: a hub repository (`owner/name`, `owner/name@revision`), a folder with `model.safetensors`, a `.safetensors`,
             OpenAI `.weights` or Lightning `.ckpt` file, or `random:<preset>` (untrained), perhaps with `?seed=N`.
         device: a torch device such as `cuda:0`, or `auto`: a CUDA GPU if there is one, else the CPU.
-        precision: `float32` (IEEE, no TF32), `tf32`, `bfloat16`, `float16`, `int8` (8-bit convolutions on a CPU), or `auto`:
-            bfloat16 on a GPU that has it, else float32. Latents are float32 whatever the network computes in.
+        precision: `float32` (IEEE, no TF32), `bfloat16`, `tf32` or `float16` (on CUDA GPUs), `int8` (8-bit convolutions, on
+            CPUs), or `auto`: bfloat16 on a GPU that has it, else float32. Latents are float32 whatever the network computes in.
         layer: `cnn`, `block0` ... `block3`, `final` (what VPT's own heads read) or `all` of these side by side.
         pooling: how `encode` hands back a sequence: `none`, `last` or `mean`.
 
@@ -94,6 +94,10 @@ def _shared_weights(resolved: ResolvedSource, device: torch.device, precision: s
             # What replaces a tensor is made beside it: with the last name of the tensors gone, one at a time is there twice.
             del checkpoint
             with arithmetic(device, precision):
+                if precision == "int8" and (reason := cpu.unavailable(net, integers=True)):
+                    raise VPTGymError(
+                        f"precision='int8' cannot be used here, because {reason}; use float32 or bfloat16."
+                    )
                 path = accelerate(net, integers=precision == "int8")
             weights = _loaded[key] = _Weights(net, digest, report, precision, path)
             logger.info("%s: %s; %s in %s", source, report.summary(), path, precision)
@@ -113,6 +117,9 @@ def _device(name: str) -> torch.device:
         count = torch.cuda.device_count() if torch.cuda.is_available() else 0
         if (device.index or 0) >= count:
             raise VPTGymError(f"device={name!r} was asked for, but torch sees {count} CUDA devices; use device='auto'.")
+        if device.index is None:
+            # With its number, because the current device is another one tomorrow.
+            device = torch.device("cuda", torch.cuda.current_device())
     return device
 
 
@@ -136,7 +143,7 @@ class VPTEncoder:
         options: the keyword arguments that it was given (device, precision, layer, pooling), as given.
         config: sizes of the network.
         device: where the network runs.
-        dtype: type of its weights and its memory.
+        dtype: type of its matrices, its activations and its memory.
         precision: what it computes in: `float32`, `tf32`, `bfloat16`, `float16` or `int8`.
         path: how it is computed, in words.
         report: what loading took from which files, and whether the weights are untrained.
@@ -252,7 +259,7 @@ class VPTEncoder:
         self, frames: Frames, first_bt: Tensor, memory: Memory, choice: LatentChoice, rows_b: Tensor | None = None
     ) -> Tensor:
         """uint8 [B, T, H, W, 3], checked, of at most `memory` frames -> float32 [B, T, size]."""
-        frames_bthwc = _as_tensor(frames).to(self.device, non_blocking=True)
+        frames_bthwc = _as_tensor(frames).to(self.device)
         with self._arithmetic():
             outputs = self._net(
                 frames_bthwc,
@@ -270,7 +277,8 @@ class VPTEncoder:
 class LatentStream:
     """The memory of N episodes, stepped one frame at a time, all or some of them in one call.
 
-    Made by `VPTEncoder.stream`. Not to be stepped from two threads at once; two streams of one encoder may be.
+    Made by `VPTEncoder.stream`. Not to be stepped from two threads, or from two CUDA streams, at once; two streams of one
+    encoder may be.
 
     Attributes:
         encoder: the weights, shared.
@@ -282,11 +290,23 @@ class LatentStream:
         self.encoder = encoder
         self.num_envs = int(num_envs)
         self._memory = encoder._memory(int(num_envs), encoder._choice)
-        self._graphs: StepGraphs | None = None
-        if encoder.device.type == "cuda":
-            self._graphs = StepGraphs(encoder._net, self._memory, encoder._choice.layers)
+        self._graphs = self._new_graphs()
         # Of the latents that a stream gives; pooling is for whole sequences and has no part in them.
         self._fingerprint = encoder._fingerprint("none")
+
+    def _new_graphs(self) -> StepGraphs | None:
+        encoder = self.encoder
+        if encoder.device.type != "cuda":
+            return None
+        return StepGraphs(encoder._net, self._memory, encoder._choice.layers)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "_graphs": None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        # A graph reads and writes the memory that it was captured with, and a copy has its own.
+        self._graphs = self._new_graphs()
 
     def step(
         self, frames: Frames, first: Flags, rows: Sequence[int] | npt.NDArray[np.integer[Any]] | None = None

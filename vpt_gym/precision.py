@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, Final
 
@@ -40,7 +42,7 @@ def choose_precision(name: str, device: torch.device) -> str:
     """
     cuda = device.type == "cuda"
     if name == "auto":
-        return "bfloat16" if cuda and torch.cuda.is_bf16_supported(including_emulation=False) else "float32"
+        return "bfloat16" if cuda and _native_bfloat16(device) else "float32"
     if name not in DTYPES:
         raise VPTGymError(f"precision must be one of {', '.join(PRECISIONS)}, not {name!r}.")
     if name in {"tf32", "float16"} and not cuda:
@@ -57,9 +59,14 @@ def choose_precision(name: str, device: torch.device) -> str:
     return name
 
 
+def _native_bfloat16(device: torch.device) -> bool:
+    with torch.cuda.device(device):  # torch asks the current one
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+
+
 @contextmanager
 def arithmetic(device: torch.device, precision: str) -> Iterator[None]:
-    """Inside, results depend on `precision` alone, whatever modes and switches of torch the caller has set."""
+    """Inside, what is computed in is `precision`, whatever modes and switches of torch the caller has set."""
     with ExitStack() as modes:
         # Tensors made in inference mode could never again be written to outside of it, and the memory is written to.
         modes.enter_context(torch.inference_mode(mode=False))
@@ -67,33 +74,76 @@ def arithmetic(device: torch.device, precision: str) -> Iterator[None]:
         modes.enter_context(torch.autocast(device.type, enabled=False))
         switches = _switches(device.type, tf32=precision == "tf32") if DTYPES[precision] == torch.float32 else ()
         if device.type == "cuda":
-            # cuDNN tries its algorithms once for each size of batch, of which a stream has few, and keeps the fastest.
-            switches += ((torch.backends.cudnn, "benchmark", True),)
+            # cuDNN tries its algorithms once for each size of batch and keeps the fastest; last bits may differ between them.
+            switches += (Switch(torch.backends.cudnn, "benchmark", wanted=True),)
         if switches:
             modes.enter_context(_SWITCHES.held(switches))
         yield
 
 
-Switch = tuple[Any, str, object]
-"""A module of torch, the name of a setting in it, and its wanted value."""
+@dataclass(frozen=True)
+class Switch:
+    """A setting of torch, and what it is to be.
+
+    Attributes:
+        place: the module or object of torch that has it.
+        name: of the attribute.
+        wanted: its value while the network computes.
+        parent: what the setting follows as long as it has no value of its own, or None.
+    """
+
+    place: Any
+    name: str
+    wanted: object
+    parent: Any = None
+
+    def inherited(self, before: object) -> object:
+        """What puts the setting back: torch reads a parent's value as the setting's own, and only "none" follows on."""
+        return "none" if self.parent is not None and getattr(self.parent, self.name) == before else before
 
 
 def _switches(device_type: str, *, tf32: bool) -> tuple[Switch, ...]:
     """What torch may round the factors of float32 products to: nothing, or TF32."""
     backends: Any = torch.backends
-    # Since torch 2.9 there are settings by name; before, switches for CUDA alone. Reading the old ones where the new ones have
-    # been used is an error.
+    cuda = device_type == "cuda"
+    # Since torch 2.9 there are settings by name; before, switches for CUDA alone, and one of torch's for all devices. Reading
+    # the old ones where the new ones have been used is an error.
     if hasattr(backends.cuda.matmul, "fp32_precision"):
         wanted = "tf32" if tf32 else "ieee"
-        places = (
-            (backends.cuda.matmul, backends.cudnn.conv)
-            if device_type == "cuda"
-            else (backends.mkldnn.matmul, backends.mkldnn.conv)
+        if cuda:
+            return (
+                Switch(backends.cuda.matmul, "fp32_precision", wanted, backends),
+                Switch(backends.cudnn.conv, "fp32_precision", wanted, backends.cudnn),
+            )
+        return tuple(
+            Switch(place, "fp32_precision", wanted, backends.mkldnn)
+            for place in (backends.mkldnn.matmul, backends.mkldnn.conv)
         )
-        return tuple((place, "fp32_precision", wanted) for place in places)
-    if device_type == "cuda":
-        return (backends.cuda.matmul, "allow_tf32", tf32), (backends.cudnn, "allow_tf32", tf32)
-    return ()
+    products = Switch(_MatmulPrecision(), "value", "high" if tf32 else "highest")
+    return (products, Switch(backends.cudnn, "allow_tf32", tf32)) if cuda else (products,)
+
+
+class _MatmulPrecision:
+    """torch's own setting for float32 products on every device, as an attribute."""
+
+    def __repr__(self) -> str:
+        return "float32 matmul precision"
+
+    @property
+    def value(self) -> str:
+        """One of highest, high and medium."""
+        return torch.get_float32_matmul_precision()
+
+    @value.setter
+    def value(self, precision: str) -> None:
+        torch.set_float32_matmul_precision(precision)
+
+
+class _Held:
+    """One setting that somebody holds: its wanted value, the one it had before, and by how many it is held."""
+
+    def __init__(self, wanted: object, before: object) -> None:
+        self.wanted, self.before, self.users = wanted, before, 0
 
 
 class _Switches:
@@ -101,35 +151,42 @@ class _Switches:
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
-        self._held: tuple[Switch, ...] = ()
-        self._before: list[Switch] = []
-        self._users = 0
+        self._held: dict[tuple[str, str], _Held] = {}
 
     @contextmanager
     def held(self, switches: tuple[Switch, ...]) -> Iterator[None]:
-        """Sets them for the first to come in, and puts them back behind the last one out; other wishes wait meanwhile."""
+        """Sets what nobody holds yet, and puts it back behind its last user; who wishes another value waits for that."""
         with self._changed:
-            while self._users and self._held != switches:
+            while not all(self._free(switch) for switch in switches):
                 self._changed.wait()
-            if not self._users:
-                self._before = [(place, name, getattr(place, name)) for place, name, _ in switches]
-                _set(switches)
-                self._held = switches
-            self._users += 1
+            for switch in switches:
+                held = self._held.setdefault(_key(switch), _Held(switch.wanted, getattr(switch.place, switch.name)))
+                if not held.users and held.before != held.wanted:
+                    setattr(switch.place, switch.name, held.wanted)
+                held.users += 1
         try:
             yield
         finally:
             with self._changed:
-                self._users -= 1
-                if not self._users:
-                    _set(self._before)
-                    self._changed.notify_all()
+                for switch in switches:
+                    held = self._held[_key(switch)]
+                    held.users -= 1
+                    if not held.users:
+                        del self._held[_key(switch)]
+                        if held.before != held.wanted:
+                            setattr(switch.place, switch.name, switch.inherited(held.before))
+                self._changed.notify_all()
+
+    def _free(self, switch: Switch) -> bool:
+        held = self._held.get(_key(switch))
+        return held is None or held.wanted == switch.wanted
 
 
-def _set(switches: tuple[Switch, ...] | list[Switch]) -> None:
-    for place, name, value in switches:
-        if getattr(place, name) != value:
-            setattr(place, name, value)
+def _key(switch: Switch) -> tuple[str, str]:
+    return repr(switch.place), switch.name
 
 
 _SWITCHES = _Switches()
+if hasattr(os, "register_at_fork"):
+    # The child of a fork has one thread, which holds nothing, whatever the parent's others were doing.
+    os.register_at_fork(after_in_child=_SWITCHES.__init__)  # type: ignore[misc]

@@ -24,9 +24,10 @@ def on_cuda(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("on_cuda")
 def test_a_gpu_gets_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("triton")
-    monkeypatch.setattr(cuda, "probe", lambda device: None, raising=False)
+    monkeypatch.setattr(cuda, "probe", lambda _: None, raising=False)
+    monkeypatch.setattr(cuda, "rehearse", lambda *_: None, raising=False)
     net = random_net()
-    assert accelerate(net) == "cuDNN's convolutions, Triton's kernels, CUDA graphs"
+    assert accelerate(net) == "cuDNN's convolutions, Triton's kernels"
     assert isinstance(net.cnn, cuda.TritonFrameEncoder)
     for block in net.blocks:
         assert block.attention.single_step is cuda.attend_single
@@ -34,15 +35,27 @@ def test_a_gpu_gets_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("on_cuda")
+def test_a_kernel_that_fails_changes_nothing(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    pytest.importorskip("triton")
+    monkeypatch.setattr(cuda, "probe", lambda _: None, raising=False)
+    monkeypatch.setattr(cuda, "rehearse", lambda *_: "a kernel of Triton failed (planted)", raising=False)
+    net, untouched = random_net(), random_net()
+    with caplog.at_level(logging.WARNING, "vpt_gym"):
+        assert accelerate(net) == "torch's own operators"
+    assert "planted" in caplog.text
+    assert net.state_dict().keys() == untouched.state_dict().keys()
+
+
+@pytest.mark.usefixtures("on_cuda")
 def test_a_gpu_without_triton_gets_torchs_operators(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(cuda, "probe", lambda device: "triton is not installed", raising=False)
+    monkeypatch.setattr(cuda, "probe", lambda _: "triton is not installed", raising=False)
     net = random_net()
     with caplog.at_level(logging.WARNING, "vpt_gym"):
         assert accelerate(net) == "torch's own operators"
     assert [record.getMessage() for record in caplog.records] == [
-        "The network is computed by torch's own operators, which is slower: triton is not installed."
+        "The network is computed by torch's own operators, with the same latents, but slower: triton is not installed."
     ]
     assert isinstance(net.cnn, FrameEncoder)
     assert all(block.attention.single_step is attend_single for block in net.blocks)

@@ -25,10 +25,9 @@ from vpt_gym.nn.cpu.onednn import PackedConv, PackedLinear
 from vpt_gym.nn.cpu.scratch import Scratch
 from vpt_gym.nn.cpu.winograd import TILE, WinogradConv, tiles, transforms
 
-needs_onednn = pytest.mark.skipif(
+pytestmark = pytest.mark.skipif(
     onednn.unavailable(torch.float32) is not None, reason=f"{onednn.unavailable(torch.float32)}"
 )
-pytestmark = needs_onednn
 TOLERANCE = 1e-4
 
 
@@ -90,7 +89,7 @@ def test_packed_matrices(rows: int) -> None:
 
 def test_packed_convolutions_take_other_sizes_than_the_example() -> None:
     weight, bias = torch.randn(32, 3, 3, 3), torch.randn(32)
-    conv = PackedConv(weight, bias, (1, 128, 128), groups=1, relu=False)
+    conv = PackedConv(weight, bias, (1, 128, 128), groups=1)
     for frames, size in ((1, 128), (5, 128), (2, 20)):
         x_nhwc = torch.randn(frames, size, size, 3)
         expected = F.conv2d(x_nhwc.permute(0, 3, 1, 2), weight, bias, padding=1).permute(0, 2, 3, 1)
@@ -211,6 +210,25 @@ def test_int8_on_real_frames(real_frames: MinecraftVideos) -> None:
     assert float(found.max()) < 0.99999, "nothing was rounded"
 
 
+@pytest.mark.usefixtures("winograd")
+@pytest.mark.parametrize("precision", ["float32", "int8"])
+def test_torchs_defaults_change_nothing(precision: str) -> None:
+    """Neither the default device nor the default type, while the parts are made or while they compute."""
+    frames, first = pictures(2), [True, True]
+    expected = encoder_of(random_net(), fast=True, precision=precision).stream(2).step(frames, first)
+    net = random_net()
+    torch.set_default_device("meta")
+    torch.set_default_dtype(torch.float64)
+    try:
+        encoder = encoder_of(net, fast=True, precision=precision)
+        found = encoder.stream(2).step(frames, first)
+    finally:
+        torch.set_default_device(None)
+        torch.set_default_dtype(torch.float32)
+    assert encoder.path != "torch's own operators"
+    assert torch.equal(found, expected)
+
+
 def test_int8_equals_its_own_arithmetic() -> None:
     """The integer operator does what the rounded numbers say: range of each frame, zero as a step, borders of zeros."""
     norm = nn.GroupNorm(1, 16).requires_grad_(requires_grad=False)
@@ -237,7 +255,7 @@ class TestFallback:
         with caplog.at_level(logging.WARNING, "vpt_gym"):
             slow = encoder_of(random_net(), fast=True)
         assert [record.getMessage() for record in caplog.records] == [
-            "The network is computed by torch's own operators, which is slower: planted for torch.float32."
+            "The network is computed by torch's own operators, with the same latents, but slower: planted for torch.float32."
         ]
         assert slow.path == "torch's own operators"
         frames = pictures(2)

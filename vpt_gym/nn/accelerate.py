@@ -26,23 +26,32 @@ def accelerate(net: VPTNet, *, integers: bool = False) -> str:
     Returns:
         How the network is computed, in words.
     """
-    if net.device.type == "cuda":
-        reason = cuda.probe(net.device)
-        if reason is None:
-            return _on_cuda(net)
-    else:
-        reason = cpu.unavailable(net, integers=integers)
-        if reason is None:
-            return cpu.accelerate(net, integers=integers)
-    logger.warning("The network is computed by torch's own operators, which is slower: %s.", reason)
-    return "torch's own operators"
+    reason = _on_cuda(net) if net.device.type == "cuda" else cpu.unavailable(net, integers=integers)
+    if reason is not None:
+        logger.warning(
+            "The network is computed by torch's own operators, with the same latents, but slower: %s.", reason
+        )
+        return "torch's own operators"
+    return (
+        "cuDNN's convolutions, Triton's kernels"
+        if net.device.type == "cuda"
+        else cpu.accelerate(net, integers=integers)
+    )
 
 
-def _on_cuda(net: VPTNet) -> str:
+def _on_cuda(net: VPTNet) -> str | None:
+    """Puts the kernels in, if all of them run here; else says why not, and leaves the network as it is."""
+    reason = cuda.probe(net.device)
+    if reason is not None:
+        return reason
     assert isinstance(net.cnn, FrameEncoder)
-    net.cnn = cuda.TritonFrameEncoder(net.cnn)
+    frames = cuda.TritonFrameEncoder(net.cnn)
+    reason = cuda.rehearse(net, frames)
+    if reason is not None:
+        return reason
+    net.cnn = frames
     for block in net.blocks:
         assert isinstance(block, Block)
         block.attention.fuse()
         block.attention.single_step = cuda.attend_single
-    return "cuDNN's convolutions, Triton's kernels, CUDA graphs"
+    return None

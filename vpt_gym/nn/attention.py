@@ -143,7 +143,7 @@ def _attend(
     query_bhtd: Tensor, mix_bhtn: Tensor, basis_nm: Tensor, key_bhkd: Tensor, value_bhkd: Tensor, window: Window
 ) -> Tensor:
     """T queries over K keys -> [B, heads, T, head size]."""
-    # The scale is 1/size, not 1/sqrt(size); the relation term is not scaled. Logits and softmax stay in float32.
+    # The scale is 1/size, not 1/sqrt(size); the relation term is not scaled. The sum of the two and the softmax are float32.
     logits_bhtk = torch.matmul(query_bhtd, key_bhkd.transpose(2, 3)).float().div_(query_bhtd.shape[3])
     by_age_bhtm = torch.matmul(mix_bhtn.float(), basis_nm.float())
     logits_bhtk += by_age_bhtm.gather(3, window.age_btk[:, None].expand(-1, logits_bhtk.shape[1], -1, -1))

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from vpt_gym.config import FRAME_SIZE
 from vpt_gym.nn.cnn import FrameEncoder, ResidualBlock, Stack
 from vpt_gym.nn.cpu.norm import normalise
 from vpt_gym.nn.cpu.onednn import PackedConv, PackedLinear
@@ -21,6 +22,9 @@ __all__ = ["CPUFrameEncoder", "MakeConvolution"]
 _LARGEST_ACTIVATION: Final = 8 * 2**20
 """Bytes of the largest activation in a pass through one stack: about a core's share of the last-level cache. On the machine of
 docs/performance.md, passes of eight frames took three times as long as single ones in the first stack of the 2x network."""
+
+_FRAMES: Final = 16
+"""Frames that go from one stack to the next together: enough for the passes of the last one, few enough to bound the memory."""
 
 Convolution = Callable[[Tensor, Scratch], Tensor]
 """ReLU(conv(norm(x))): [N, H, W, C], or what another of its kind returned, to [N, H, W, out] or tiles of it."""
@@ -43,7 +47,7 @@ class _Stack:
         if isinstance(stack.first_norm, nn.GroupNorm):
             self._first = make(stack.first_norm, weight, example_nhw)
         else:
-            self._opening = PackedConv(weight, stack.first.bias, example_nhw, groups=1, relu=False)
+            self._opening = PackedConv(weight, stack.first.bias, example_nhw, groups=1)
         halved_nhw = self._frames, size // 2, size // 2
         self._blocks: list[tuple[Convolution, Convolution]] = []
         for block in stack.blocks:
@@ -54,7 +58,8 @@ class _Stack:
 
     def __call__(self, x_nhwc: Tensor, scratch: Scratch) -> Tensor:
         """[N, H, W, in] -> [N, H/2, W/2, out]."""
-        return torch.cat([self._pass(piece, scratch) for piece in torch.split(x_nhwc, self._frames)])
+        pieces = [self._pass(piece_nhwc, scratch) for piece_nhwc in torch.split(x_nhwc, self._frames)]
+        return pieces[0] if len(pieces) == 1 else torch.cat(pieces)
 
     def _pass(self, x_nhwc: Tensor, scratch: Scratch) -> Tensor:
         if self._opening is not None:
@@ -80,7 +85,7 @@ class CPUFrameEncoder(nn.Module):
 
     def __init__(self, frames: FrameEncoder, make: MakeConvolution) -> None:
         super().__init__()
-        size, self._stacks = 128, []
+        size, self._stacks = FRAME_SIZE, []
         for stack in frames.stacks:
             assert isinstance(stack, Stack)
             self._stacks.append(_Stack(stack, size, make))
@@ -95,10 +100,15 @@ class CPUFrameEncoder(nn.Module):
         scratch = getattr(self._of_thread, "scratch", None)
         if scratch is None:
             scratch = self._of_thread.scratch = Scratch()
+        pieces = [self._convolved(piece_nhwc, scratch) for piece_nhwc in torch.split(frames_nhwc, _FRAMES)]
+        x_nf = F.relu(self._dense(self._dense_norm(torch.cat(pieces))))
+        out: Tensor = F.relu(self._linear(self._linear_norm(x_nf)))
+        return out
+
+    def _convolved(self, frames_nhwc: Tensor, scratch: Scratch) -> Tensor:
+        """uint8 [N, 128, 128, 3] -> [N, flat_size]."""
         x_nhwc = frames_nhwc.to(torch.float32).div_(255).to(self._dtype)
         for stack in self._stacks:
             x_nhwc = stack(x_nhwc, scratch)
         # The checkpoint's dense layer expects the channels outermost.
-        x_nf = F.relu(self._dense(self._dense_norm(x_nhwc.permute(0, 3, 1, 2).flatten(1))))
-        out: Tensor = F.relu(self._linear(self._linear_norm(x_nf)))
-        return out
+        return x_nhwc.permute(0, 3, 1, 2).flatten(1)

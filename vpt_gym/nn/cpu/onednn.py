@@ -29,11 +29,16 @@ def unavailable(dtype: torch.dtype) -> str | None:
     try:
         if dtype == torch.bfloat16 and not torch.ops.mkldnn._is_mkldnn_bf16_supported():
             return "oneDNN computes bfloat16 on CPUs with AVX-512 alone"
-        weight = torch.zeros(16, 16, dtype=dtype)
-        PackedLinear(weight, None)(weight[:1])
-        PackedConv(weight[:, :, None, None], None, (1, 4, 4), groups=1, relu=True)(weight.view(1, 4, 4, 16))
+        ones = torch.ones(32, 16, dtype=dtype, device="cpu")
+        found = [
+            PackedLinear(ones, None)(ones[:1]),
+            PackedConv(ones[:, :, None, None], None, (1, 4, 4), groups=1)(ones[:16].view(1, 4, 4, 16)),
+            PackedConv(ones[:, :, None, None], None, (1, 16, 1), groups=2)(ones.view(1, 16, 1, 32)),
+        ]
     except (RuntimeError, AttributeError, TypeError) as error:
         return f"this build of torch lacks an operator of oneDNN: {str(error).splitlines()[0]}"
+    if not all(bool((result == 16).all()) for result in found):
+        return "oneDNN's operators give wrong numbers here"
     return None
 
 
@@ -61,7 +66,7 @@ class PackedConv:
     """A frozen convolution of stride 1 that keeps height and width, with weights laid out for oneDNN."""
 
     def __init__(
-        self, weight_oihw: Tensor, bias: Tensor | None, example_nhw: tuple[int, int, int], *, groups: int, relu: bool
+        self, weight_oihw: Tensor, bias: Tensor | None, example_nhw: tuple[int, int, int], *, groups: int
     ) -> None:
         """Lays the weights out for inputs of about the size `example_nhw`; others are computed too."""
         padding = weight_oihw.shape[2] // 2
@@ -72,11 +77,10 @@ class PackedConv:
             weight_oihw.contiguous(), *self._geometry, example_nchw
         )
         self._bias = bias
-        self._after = "relu" if relu else "none"
 
     def __call__(self, x_nhwc: Tensor) -> Tensor:
         """[N, H, W, in] -> [N, H, W, out]."""
         out_nchw: Tensor = torch.ops.mkldnn._convolution_pointwise(
-            x_nhwc.permute(0, 3, 1, 2), self._packed, self._bias, *self._geometry, self._after, [], ""
+            x_nhwc.permute(0, 3, 1, 2), self._packed, self._bias, *self._geometry, "none", [], ""
         )
         return out_nchw.permute(0, 2, 3, 1)

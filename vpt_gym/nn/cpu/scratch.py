@@ -22,7 +22,7 @@ class Scratch:
         size = math.prod(shape)
         flat = self._flat.get((name, dtype))
         if flat is None or len(flat) < size:
-            flat = self._flat[name, dtype] = torch.empty(size, dtype=dtype)
+            flat = self._flat[name, dtype] = torch.empty(size, dtype=dtype, device="cpu")
         return flat[:size].view(shape)
 
     def padded(self, frames: int, height: int, width: int, channels: int, dtype: torch.dtype) -> Tensor:
@@ -30,5 +30,5 @@ class Scratch:
         key = height, width, channels, dtype
         held = self._padded.get(key)
         if held is None or len(held) < frames:
-            held = self._padded[key] = torch.zeros(frames, height + 2, width + 2, channels, dtype=dtype)
+            held = self._padded[key] = torch.zeros(frames, height + 2, width + 2, channels, dtype=dtype, device="cpu")
         return held[:frames]

@@ -48,7 +48,7 @@ def transforms() -> tuple[Tensor, Tensor, Tensor]:
     kernel.append(last[TILE:])
     data.append(_polynomial(list(_POINTS)))
     a, g, b = (
-        torch.tensor([[float(x) for x in row] for row in matrix], dtype=torch.float64)
+        torch.tensor([[float(x) for x in row] for row in matrix], dtype=torch.float64, device="cpu")
         for matrix in (evaluate, kernel, data)
     )
     data_scale = torch.exp2(torch.round(torch.log2(b.abs().sum(dim=1, keepdim=True) / 1.5)))
@@ -81,7 +81,7 @@ class WinogradConv:
         # The products over channels are 36 matrix products side by side: a 1x1 convolution in 36 groups.
         count = math.prod(example_nhw) // TILE**2
         weight_oihw = weight_xxoi.flatten(0, 2)[:, :, None, None]
-        self._products = PackedConv(weight_oihw, None, (1, count, 1), groups=_WINDOW**2, relu=False)
+        self._products = PackedConv(weight_oihw, None, (1, count, 1), groups=_WINDOW**2)
         self._norm = norm
         self._into_xx = torch.kron(b, b).to(dtype).contiguous()
         self._back_yx = torch.kron(a, a).to(dtype).contiguous()

@@ -87,7 +87,7 @@ class _Inputs:
         """Starts the copy to the device; the caller's tensors may change as soon as this returns."""
         # Memory that the GPU can fetch by itself. torch hands such a block to nobody else before its copy is done, so a new
         # one each time, which it has in stock after the first, needs no event of ours.
-        staged = torch.empty(self._bytes.shape, dtype=torch.uint8, pin_memory=self._bytes.is_cuda)
+        staged = torch.empty(self._bytes.shape, dtype=torch.uint8, device="cpu", pin_memory=self._bytes.is_cuda)
         staged_frames_nhwc, staged_rows_b, staged_first_b = self._parts(staged)
         staged_rows_b.copy_(rows_b)
         staged_first_b.copy_(first_b)
@@ -148,7 +148,7 @@ class StepGraphs:
         """
         count = len(frames_nhwc)
         if rows_b is None:
-            rows_b = torch.arange(count)
+            rows_b = torch.arange(count, device="cpu")
         graph = self._graphs.get(count)
         inputs = _Inputs(count, self._device) if graph is None else graph.inputs
         inputs.upload(frames_nhwc, first_b, rows_b)
