@@ -138,7 +138,7 @@ class TestWeights:
             ),
             (
                 {"precision": "int3"},
-                "precision must be one of auto, float32, tf32, bfloat16, float16, int8, not 'int3'",
+                "precision must be one of auto, float32, tf32, bfloat16, float16, not 'int3'",
             ),
         ],
     )

@@ -30,10 +30,9 @@ def test_auto_is_bfloat16_on_a_gpu_that_has_it(native: bool, chosen: str, monkey
 @pytest.mark.parametrize(
     ("name", "device", "match"),
     [
-        ("float64", CPU, "precision must be one of auto, float32, tf32, bfloat16, float16, int8, not 'float64'"),
+        ("float64", CPU, "precision must be one of auto, float32, tf32, bfloat16, float16, not 'float64'"),
         ("tf32", CPU, "precision='tf32' needs a CUDA GPU, but the encoder's device is cpu; use float32 or bfloat16"),
         ("float16", CPU, "precision='float16' needs a CUDA GPU"),
-        ("int8", CUDA, "precision='int8' is for CPUs; use bfloat16 or float16 on a GPU"),
     ],
 )
 def test_refusals(name: str, device: torch.device, match: str) -> None:
@@ -48,7 +47,7 @@ def test_tf32_needs_tensor_cores(monkeypatch: pytest.MonkeyPatch) -> None:
         choose_precision("tf32", CUDA)
 
 
-@pytest.mark.parametrize("name", ["float32", "bfloat16", "int8"])
+@pytest.mark.parametrize("name", ["float32", "bfloat16"])
 def test_encoders_say_what_they_compute_in(name: str) -> None:
     encoder = vpt_gym.load_encoder("random:tiny", device="cpu", precision=name)
     assert (encoder.precision, encoder.dtype) == (name, DTYPES[name])

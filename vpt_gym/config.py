@@ -16,7 +16,7 @@ FRAME_SIZE: Final = 128
 RELATION_RANK: Final = 10
 """Functions of distance from which each head mixes its relative-position bias (`nbasis` in VPT's xf.py)."""
 
-PRECISIONS: Final = ("auto", "float32", "tf32", "bfloat16", "float16", "int8")
+PRECISIONS: Final = ("auto", "float32", "tf32", "bfloat16", "float16")
 """What a network can be asked to compute in; `vpt_gym.precision` says what each of them is."""
 
 

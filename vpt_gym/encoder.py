@@ -22,7 +22,7 @@ from vpt_gym.config import FRAME_SIZE, VPTConfig
 from vpt_gym.errors import ObservationError, VPTGymError, check_count
 from vpt_gym.frames import PREPROCESSING, resize
 from vpt_gym.latents import LatentChoice, check_pooling
-from vpt_gym.nn import Memory, VPTNet, accelerate, cpu
+from vpt_gym.nn import Memory, VPTNet, accelerate
 from vpt_gym.nn.cuda import StepGraphs
 from vpt_gym.precision import DTYPES, arithmetic, choose_precision
 from vpt_gym.weights import LoadReport, ResolvedSource, load_checkpoint, resolve
@@ -63,8 +63,8 @@ def load_encoder(
         source: a hub repository (`owner/name`, `owner/name@revision`), a folder with `model.safetensors`, a `.safetensors`,
             OpenAI `.weights` or Lightning `.ckpt` file, or `random:<preset>` (untrained), perhaps with `?seed=N`.
         device: a torch device such as `cuda:0`, or `auto`: a CUDA GPU if there is one, else the CPU.
-        precision: `float32` (IEEE, no TF32), `bfloat16`, `tf32` or `float16` (on CUDA GPUs), `int8` (8-bit convolutions, on
-            CPUs), or `auto`: bfloat16 on a GPU that has it, else float32. Latents are float32 whatever the network computes in.
+        precision: `float32` (IEEE, no TF32), `bfloat16`, `tf32` or `float16` (on CUDA GPUs), or `auto`: bfloat16 on a GPU
+            that has it, else float32. Latents are float32 whatever the network computes in.
         layer: `cnn`, `block0` ... `block3`, `final` (what VPT's own heads read) or `all` of these side by side.
         pooling: how `encode` hands back a sequence: `none`, `last` or `mean`.
 
@@ -94,11 +94,7 @@ def _shared_weights(resolved: ResolvedSource, device: torch.device, precision: s
             # What replaces a tensor is made beside it: with the last name of the tensors gone, one at a time is there twice.
             del checkpoint
             with arithmetic(device, precision):
-                if precision == "int8" and (reason := cpu.unavailable(net, integers=True)):
-                    raise VPTGymError(
-                        f"precision='int8' cannot be used here, because {reason}; use float32 or bfloat16."
-                    )
-                path = accelerate(net, integers=precision == "int8")
+                path = accelerate(net)
             weights = _loaded[key] = _Weights(net, digest, report, precision, path)
             logger.info("%s: %s; %s in %s", source, report.summary(), path, precision)
     return weights
@@ -144,7 +140,7 @@ class VPTEncoder:
         config: sizes of the network.
         device: where the network runs.
         dtype: type of its matrices, its activations and its memory.
-        precision: what it computes in: `float32`, `tf32`, `bfloat16`, `float16` or `int8`.
+        precision: what it computes in: `float32`, `tf32`, `bfloat16` or `float16`.
         path: how it is computed, in words.
         report: what loading took from which files, and whether the weights are untrained.
     """

@@ -23,12 +23,11 @@ DTYPES: Final[Mapping[str, torch.dtype]] = MappingProxyType(
         "tf32": torch.float32,
         "bfloat16": torch.bfloat16,
         "float16": torch.float16,
-        "int8": torch.float32,
     }
 )
 """Precisions by name, each with the type of the weights, the activations and the memory.
 
-`tf32` rounds the factors of products to 10 bits on a GPU's tensor cores; `int8` computes the convolutions on integers on a CPU.
+`tf32` rounds the factors of products to 10 bits on a GPU's tensor cores.
 """
 
 
@@ -54,8 +53,6 @@ def choose_precision(name: str, device: torch.device) -> str:
             f"precision='tf32' needs a GPU of compute capability 8.0, but {torch.cuda.get_device_name(device)} has "
             f"{'.'.join(map(str, torch.cuda.get_device_capability(device)))}; use float32 or float16."
         )
-    if name == "int8" and cuda:
-        raise VPTGymError("precision='int8' is for CPUs; use bfloat16 or float16 on a GPU.")
     return name
 
 

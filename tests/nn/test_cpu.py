@@ -12,15 +12,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-import vpt_gym
-from tests.support.frames import MinecraftVideos
 from tests.support.network import SMALL, encoder_of, random_net
 from vpt_gym.nn import VPTNet, accelerate, cpu
 from vpt_gym.nn.cnn import FrameEncoder
 from vpt_gym.nn.cpu import frames as cpu_frames
 from vpt_gym.nn.cpu import onednn
 from vpt_gym.nn.cpu.frames import CPUFrameEncoder
-from vpt_gym.nn.cpu.int8 import Int8Conv
 from vpt_gym.nn.cpu.onednn import PackedConv, PackedLinear
 from vpt_gym.nn.cpu.scratch import Scratch
 from vpt_gym.nn.cpu.winograd import TILE, WinogradConv, tiles, transforms
@@ -112,7 +109,7 @@ def test_frames_are_as_exact_as_torchs() -> None:
     assert isinstance(net.cnn, FrameEncoder)
     frames_nhwc = torch.randint(0, 256, (6, 128, 128, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     exact = exact_vectors(net.cnn, frames_nhwc)
-    fast = CPUFrameEncoder(net.cnn, WinogradConv)
+    fast = CPUFrameEncoder(net.cnn)
     ours, torchs = ((encoder(frames_nhwc) - exact).abs().max().item() for encoder in (fast, net.cnn))
     print(f"largest error: Winograd {ours:.1e}, torch {torchs:.1e}")
     assert ours < max(2 * torchs, 1e-5)
@@ -198,55 +195,22 @@ def test_bfloat16_matrices_stay_close() -> None:
     assert float(1 - found[210:].median()) < 3 * float(1 - found[:70].median())
 
 
-@pytest.mark.minestudio
-def test_int8_on_real_frames(real_frames: MinecraftVideos) -> None:
-    """What the precision was let in with: cosine 0.99 on Minecraft, at the size of the published weights, untrained."""
-    frames = real_frames.small(40, rows=2)[:, ::8]
-    exact, rounded = (vpt_gym.load_encoder("random:2x", device="cpu", precision=name) for name in ("float32", "int8"))
-    assert "8-bit" in rounded.path
-    found = F.cosine_similarity(exact.encode(frames), rounded.encode(frames), dim=2)
-    print(f"int8: smallest cosine {float(found.min()):.4f}, median {float(found.median()):.4f}")
-    assert float(found.min()) >= 0.99
-    assert float(found.max()) < 0.99999, "nothing was rounded"
-
-
 @pytest.mark.usefixtures("winograd")
-@pytest.mark.parametrize("precision", ["float32", "int8"])
-def test_torchs_defaults_change_nothing(precision: str) -> None:
+def test_torchs_defaults_change_nothing() -> None:
     """Neither the default device nor the default type, while the parts are made or while they compute."""
     frames, first = pictures(2), [True, True]
-    expected = encoder_of(random_net(), fast=True, precision=precision).stream(2).step(frames, first)
+    expected = encoder_of(random_net(), fast=True).stream(2).step(frames, first)
     net = random_net()
     torch.set_default_device("meta")
     torch.set_default_dtype(torch.float64)
     try:
-        encoder = encoder_of(net, fast=True, precision=precision)
+        encoder = encoder_of(net, fast=True)
         found = encoder.stream(2).step(frames, first)
     finally:
         torch.set_default_device(None)
         torch.set_default_dtype(torch.float32)
     assert encoder.path != "torch's own operators"
     assert torch.equal(found, expected)
-
-
-def test_int8_equals_its_own_arithmetic() -> None:
-    """The integer operator does what the rounded numbers say: range of each frame, zero as a step, borders of zeros."""
-    norm = nn.GroupNorm(1, 16).requires_grad_(requires_grad=False)
-    norm.bias.fill_(0.7)
-    weight = torch.randn(32, 16, 3, 3)
-    x_nhwc = torch.stack([torch.randn(8, 8, 16), 5 * torch.rand(8, 8, 16)])
-    found = Int8Conv(norm, weight, (1, 8, 8))(x_nhwc, Scratch()).permute(0, 3, 1, 2)
-    steps = weight.abs().amax(dim=(1, 2, 3), keepdim=True) / 127
-    weight = torch.round(weight / steps) * steps
-    for given, result in zip(x_nhwc, found, strict=True):
-        normal = norm(given.permute(2, 0, 1)[None])
-        step = (normal.max() - normal.min()) / 254
-        rounded = (
-            torch.floor(normal / step + torch.round(-normal.min() / step) + 0.5) - torch.round(-normal.min() / step)
-        ) * step
-        expected = F.relu(F.conv2d(rounded, weight, padding=1))[0]
-        # One value that lies on the edge between two steps may round either way.
-        assert float((result - expected).abs().max()) <= float(step * weight.abs().max()) + 1e-4
 
 
 class TestFallback:

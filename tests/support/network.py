@@ -22,7 +22,7 @@ def encoder_of(net: VPTNet, *, fast: bool = False, **options: str) -> VPTEncoder
     defaults = {"device": "cpu", "precision": "float32", "layer": "final", "pooling": "none"}
     options = {**defaults, **options}
     precision = options["precision"]
-    path = accelerate(net, integers=precision == "int8") if fast else "torch's own operators"
+    path = accelerate(net) if fast else "torch's own operators"
     return VPTEncoder(_Weights(net, "0" * 64, report, precision, path), "random:test", options)
 
 

@@ -27,7 +27,7 @@ class Convolution:
     """A channels-last 3x3 convolution with padding and without bias, from `channels` to as many.
 
     Attributes:
-        precision: a key of `DTYPES` but for int8, of which torch has no plain convolution.
+        precision: a key of `DTYPES`.
         channels: of input and output.
         size: height and width.
         device: where it runs.

@@ -134,7 +134,7 @@ class Bench:
                 continue
             turns.add(name, running[name].step, self.plan.budget)
         wanted = dict.fromkeys(candidate.peak for candidate in self.candidates.values())
-        limits = [Convolution(p, *shape, self.device) for p in wanted if p != "int8" for shape in SHAPES]
+        limits = [Convolution(p, *shape, self.device) for p in wanted for shape in SHAPES]
         # All shapes of one precision together get the time of one candidate.
         third = Budget(self.plan.budget.seconds / len(SHAPES), self.plan.budget.steps)
         for limit in limits:

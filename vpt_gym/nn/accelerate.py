@@ -14,29 +14,24 @@ __all__ = ["accelerate"]
 logger = logging.getLogger("vpt_gym")
 
 
-def accelerate(net: VPTNet, *, integers: bool = False) -> str:
+def accelerate(net: VPTNet) -> str:
     """Replaces parts of a network, in place, by faster ones for its device and precision that do the same.
 
     Where they cannot be used the network stays as it is, and one line of the log says why.
 
     Args:
         net: a network as `VPTNet.from_tensors` made it.
-        integers: whether the convolutions compute on 8-bit integers; on a CPU alone.
 
     Returns:
         How the network is computed, in words.
     """
-    reason = _on_cuda(net) if net.device.type == "cuda" else cpu.unavailable(net, integers=integers)
+    reason = _on_cuda(net) if net.device.type == "cuda" else cpu.unavailable(net)
     if reason is not None:
         logger.warning(
             "The network is computed by torch's own operators, with the same latents, but slower: %s.", reason
         )
         return "torch's own operators"
-    return (
-        "cuDNN's convolutions, Triton's kernels"
-        if net.device.type == "cuda"
-        else cpu.accelerate(net, integers=integers)
-    )
+    return "cuDNN's convolutions, Triton's kernels" if net.device.type == "cuda" else cpu.accelerate(net)
 
 
 def _on_cuda(net: VPTNet) -> str | None:

@@ -6,11 +6,9 @@ from torch import nn
 
 from vpt_gym.nn.attention import Block
 from vpt_gym.nn.cnn import FrameEncoder, Stack
-from vpt_gym.nn.cpu import int8, onednn
+from vpt_gym.nn.cpu import onednn
 from vpt_gym.nn.cpu.frames import CPUFrameEncoder
-from vpt_gym.nn.cpu.int8 import Int8Conv
 from vpt_gym.nn.cpu.onednn import PackedLinear
-from vpt_gym.nn.cpu.winograd import WinogradConv
 from vpt_gym.nn.net import VPTNet
 
 __all__ = ["accelerate", "unavailable"]
@@ -19,12 +17,12 @@ _WINOGRAD_CHANNELS = 128
 """Channels of the first stack from which Winograd's algorithm pays; in narrower networks its transforms cost what it saves."""
 
 
-def unavailable(net: VPTNet, *, integers: bool) -> str | None:
+def unavailable(net: VPTNet) -> str | None:
     """Why the network cannot be computed this way, or None when it can."""
-    return onednn.unavailable(net.dtype) or (int8.unavailable() if integers else None)
+    return onednn.unavailable(net.dtype)
 
 
-def accelerate(net: VPTNet, *, integers: bool) -> str:
+def accelerate(net: VPTNet) -> str:
     """Puts the parts of this package in place of the network's own, in place, and says in words what they are."""
     for block in net.blocks:
         assert isinstance(block, Block)
@@ -35,11 +33,8 @@ def accelerate(net: VPTNet, *, integers: bool) -> str:
     assert isinstance(net.cnn, FrameEncoder)
     opening = net.cnn.stacks[0]
     assert isinstance(opening, Stack)
-    if integers:
-        net.cnn = CPUFrameEncoder(net.cnn, Int8Conv)
-        return "8-bit convolutions, packed matrices"
     if opening.first.out_channels >= _WINOGRAD_CHANNELS:
-        net.cnn = CPUFrameEncoder(net.cnn, WinogradConv)
+        net.cnn = CPUFrameEncoder(net.cnn)
         return "Winograd convolutions, packed matrices"
     return "direct convolutions, packed matrices"
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
 from typing import Final
 
 import torch
@@ -15,9 +14,9 @@ from vpt_gym.nn.cnn import FrameEncoder, ResidualBlock, Stack
 from vpt_gym.nn.cpu.norm import normalise
 from vpt_gym.nn.cpu.onednn import PackedConv, PackedLinear
 from vpt_gym.nn.cpu.scratch import Scratch
-from vpt_gym.nn.cpu.winograd import tiles
+from vpt_gym.nn.cpu.winograd import WinogradConv, tiles
 
-__all__ = ["CPUFrameEncoder", "MakeConvolution"]
+__all__ = ["CPUFrameEncoder"]
 
 _LARGEST_ACTIVATION: Final = 8 * 2**20
 """Bytes of the largest activation in a pass through one stack: about a core's share of the last-level cache. On the machine of
@@ -26,34 +25,28 @@ docs/performance.md, passes of eight frames took three times as long as single o
 _FRAMES: Final = 16
 """Frames that go from one stack to the next together: enough for the passes of the last one, few enough to bound the memory."""
 
-Convolution = Callable[[Tensor, Scratch], Tensor]
-"""ReLU(conv(norm(x))): [N, H, W, C], or what another of its kind returned, to [N, H, W, out] or tiles of it."""
-
-MakeConvolution = Callable[[nn.GroupNorm, Tensor, tuple[int, int, int]], Convolution]
-"""From a norm, a weight [out, in, 3, 3] and the number, height and width of frames that come together."""
-
 
 class _Stack:
     """One `Stack`, for as many frames at a time as the cache holds."""
 
-    def __init__(self, stack: Stack, size: int, make: MakeConvolution) -> None:
+    def __init__(self, stack: Stack, size: int) -> None:
         weight = stack.first.weight
         widest = max(weight.shape[0] * size**2, weight.shape[1] * size**2)
         self._frames = max(1, _LARGEST_ACTIVATION // (widest * weight.element_size()))
         self._pool_norm = stack.pool_norm
         self._opening: PackedConv | None = None
-        self._first: Convolution | None = None
+        self._first: WinogradConv | None = None
         example_nhw = self._frames, size, size
         if isinstance(stack.first_norm, nn.GroupNorm):
-            self._first = make(stack.first_norm, weight, example_nhw)
+            self._first = WinogradConv(stack.first_norm, weight, example_nhw)
         else:
             self._opening = PackedConv(weight, stack.first.bias, example_nhw, groups=1)
         halved_nhw = self._frames, size // 2, size // 2
-        self._blocks: list[tuple[Convolution, Convolution]] = []
+        self._blocks: list[tuple[WinogradConv, WinogradConv]] = []
         for block in stack.blocks:
             assert isinstance(block, ResidualBlock)
-            conv0 = make(block.norm0, block.conv0.weight, halved_nhw)
-            conv1 = make(block.norm1, block.conv1.weight, halved_nhw)
+            conv0 = WinogradConv(block.norm0, block.conv0.weight, halved_nhw)
+            conv1 = WinogradConv(block.norm1, block.conv1.weight, halved_nhw)
             self._blocks.append((conv0, conv1))
 
     def __call__(self, x_nhwc: Tensor, scratch: Scratch) -> Tensor:
@@ -66,29 +59,24 @@ class _Stack:
             x_nhwc = self._opening(x_nhwc)
         else:
             assert self._first is not None
-            x_nhwc = _in_rows(self._first(x_nhwc, scratch))
+            # From tiles back to rows.
+            x_nhwc = self._first(x_nhwc, scratch).transpose(2, 3).flatten(3, 4).flatten(1, 2)
         x_nchw = F.max_pool2d(x_nhwc.permute(0, 3, 1, 2), kernel_size=3, stride=2, padding=1).relu_()
         x_nhwc = normalise(self._pool_norm, x_nchw.permute(0, 2, 3, 1))
         for conv0, conv1 in self._blocks:
-            added = conv1(conv0(x_nhwc, scratch), scratch)
-            (tiles(x_nhwc) if added.dim() > x_nhwc.dim() else x_nhwc).add_(added)
+            tiles(x_nhwc).add_(conv1(conv0(x_nhwc, scratch), scratch))
         return x_nhwc
-
-
-def _in_rows(x: Tensor) -> Tensor:
-    """[N, H, W, C] from itself or from its tiles."""
-    return x if x.dim() == 4 else x.transpose(2, 3).flatten(3, 4).flatten(1, 2)
 
 
 class CPUFrameEncoder(nn.Module):
     """Frames to vectors, each frame by itself; made from a `FrameEncoder`, which may be thrown away then."""
 
-    def __init__(self, frames: FrameEncoder, make: MakeConvolution) -> None:
+    def __init__(self, frames: FrameEncoder) -> None:
         super().__init__()
         size, self._stacks = FRAME_SIZE, []
         for stack in frames.stacks:
             assert isinstance(stack, Stack)
-            self._stacks.append(_Stack(stack, size, make))
+            self._stacks.append(_Stack(stack, size))
             size //= 2
         self._dense_norm, self._linear_norm = frames.dense_norm, frames.linear_norm
         self._dense, self._linear = PackedLinear.of(frames.dense), PackedLinear.of(frames.linear)
