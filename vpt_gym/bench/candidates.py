@@ -112,20 +112,26 @@ def measured_open(candidate: Candidate, batch: int, pictures: Pictures) -> Runni
     """Opens a candidate; on CUDA, also finds out how much memory it takes and keeps."""
     if candidate.device.type != "cuda":
         return candidate.open(batch, pictures)
-    torch.cuda.synchronize(candidate.device)
-    before = torch.cuda.memory_allocated(candidate.device)
+    # Reserved, not allocated: the activations of a CUDA graph are free to torch's allocator, and to nobody else.
+    before = _reserved(candidate.device)
     running = candidate.open(batch, pictures)
     for _ in range(2):
         running.step()
-    torch.cuda.synchronize(candidate.device)
-    kept = torch.cuda.memory_allocated(candidate.device) - before
+    kept = _reserved(candidate.device) - before
     return Running(running.step, running.state_bytes, kept / batch)
+
+
+def _reserved(device: torch.device) -> int:
+    torch.cuda.synchronize(device)
+    torch.cuda.empty_cache()
+    return torch.cuda.memory_reserved(device)
 
 
 def native_bfloat16(device: torch.device, cpu_flags: list[str]) -> bool:
     """Whether the device multiplies bfloat16 in hardware; elsewhere it is emulated and slower than float32."""
     if device.type == "cuda":
-        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+        with torch.cuda.device(device):  # torch asks the current one
+            return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     return bool({"avx512_bf16", "amx_bf16"} & set(cpu_flags))
 
 

@@ -115,8 +115,9 @@ class Bench:
                 self.record["complete"] = True
             except (Stopped, KeyboardInterrupt):
                 pass
-            with stop.held():
-                save()
+            finally:
+                with stop.held():
+                    save()
         return bool(self.record["complete"])
 
     def _speed(self, batch: int, stop: StopSignal, progress: Progress) -> None:
@@ -141,6 +142,10 @@ class Bench:
             turns.add(limit.name, limit.open(), third)
         try:
             turns.run()
+        except torch.OutOfMemoryError:
+            # Opened, and then too large all the same: what was measured until here counts.
+            lost = [name for name in running if name not in turns.times]
+            self.record["cells"] += [{"batch": batch, "candidate": name, "failed": "out of memory"} for name in lost]
         finally:
             self._keep(batch, running, limits, turns.times)
             del turns, running

@@ -13,7 +13,7 @@ from vpt_gym.config import VPTConfig
 __all__ = ["FrameEncoder", "ResidualBlock", "Stack"]
 
 _FRAMES_PER_PASS: Final = {"cpu": 8, "cuda": 256}
-"""Frames that run through the convolutions at once: enough to fill the device, few enough to bound the activations."""
+"""Frames that run through these operators at once: enough to fill the device, few enough to bound the activations."""
 
 
 def _conv(in_channels: int, out_channels: int, *, bias: bool = False) -> nn.Conv2d:
