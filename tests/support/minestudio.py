@@ -104,7 +104,9 @@ def randomise(module: nn.Module, seed: int) -> nn.Module:
         for name, parameter in sorted(module.named_parameters()):
             noise = torch.randn(parameter.shape, generator=generator)
             if name.endswith("b_nd"):
-                parameter.copy_(noise)
+                # The scale that VPT itself draws them with (`B_SCALE` in its xf.py). With 1 the softmax all but saturates and
+                # multiplies every rounding error, of MineStudio's own network too, to the size of the tolerance.
+                parameter.copy_(0.2 * noise)
             elif parameter.dim() > 1:
                 parameter.copy_(noise * (2 / parameter[0].numel()) ** 0.5)
             elif name.endswith("weight"):
