@@ -73,15 +73,15 @@ def area_resize(patch: pytest.MonkeyPatch) -> None:
 
 
 FAULTS: dict[str, Callable[[pytest.MonkeyPatch], None]] = {
-    "BGR order": method(cnn, "FrameEncoder", "forward", "frames_nhwc.permute(", "frames_nhwc.flip(3).permute("),
-    "no /255": method(cnn, "FrameEncoder", "forward", ".div_(255)", ""),
-    "double /255": method(cnn, "FrameEncoder", "forward", ".div_(255)", ".div_(255).div_(255)"),
+    "BGR order": method(cnn, "FrameEncoder", "_pass", "frames_nhwc.permute(", "frames_nhwc.flip(3).permute("),
+    "no /255": method(cnn, "FrameEncoder", "_pass", ".div_(255)", ""),
+    "double /255": method(cnn, "FrameEncoder", "_pass", ".div_(255)", ".div_(255).div_(255)"),
     "INTER_AREA resize": area_resize,
     "ignored first": method(
         state, "Window", "of", "torch.where(first_bt, time_t, -1)", "torch.where(first_bt, -1, -1)"
     ),
     "memory not carried": method(
-        state, "Window", "commit", ".contiguous(), self.seen_b", ".contiguous(), 0 * self.seen_b"
+        state, "Window", "commit", "memory.seen_b.copy_(self.seen_b)", "memory.seen_b.copy_(0 * self.seen_b)"
     ),
     "wrong residual": method(
         attention,
