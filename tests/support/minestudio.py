@@ -5,20 +5,16 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import os
-from pathlib import Path
 from types import ModuleType
-from typing import Any
 
 import pytest
 import torch
 from torch import nn
 
+from vpt_gym.bench.minestudio import import_minestudio, policy_options
 from vpt_gym.config import PRESETS, VPTConfig
 
-__all__ = ["import_minestudio_models", "minecraft_policy", "policy_kwargs", "randomise", "require_minestudio"]
-
-_declared: list[torch.library.Library] = []
-"""Schemas live as long as the library object that declared them."""
+__all__ = ["import_minestudio_models", "minecraft_policy", "randomise", "require_minestudio"]
 
 
 def require_minestudio() -> None:
@@ -31,47 +27,8 @@ def require_minestudio() -> None:
 
 
 def import_minestudio_models() -> ModuleType:
-    """Import `minestudio.models`, beside a CPU build of torch too.
-
-    The index's torchvision is built for CUDA. Beside a CPU torch its compiled operators cannot load, and
-    `import torchvision`, which MineStudio does, stops at two operators of unknown schema. Declaring the two is enough:
-    no VPT module calls them.
-    """
-    if not _declared and not _torchvision_operators_load():
-        library = torch.library.Library("torchvision", "DEF")
-        for name in ("nms", "qnms"):
-            library.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-        _declared.append(library)
-    return importlib.import_module("minestudio.models")
-
-
-def policy_kwargs(config: VPTConfig) -> dict[str, Any]:
-    """The `policy_kwargs` of a published VPT model, at the sizes of `config`.
-
-    MineStudio's own defaults differ from them (no GroupNorm, a memory of 2048), so every one is passed. Source: the
-    config.json of MineStudio's VPT checkpoints and OpenAI's `.model` files.
-    """
-    return {
-        "attention_heads": config.heads,
-        "attention_mask_style": "clipped_causal",
-        "attention_memory_size": 2 * config.memory,
-        "diff_mlp_embedding": False,
-        "hidsize": config.hidden_size,
-        "img_shape": [128, 128, 3],
-        "impala_chans": [16, 32, 32],
-        "impala_kwargs": {"post_pool_groups": 1},
-        "impala_width": config.impala_width,
-        "init_norm_kwargs": {"batch_norm": False, "group_norm_groups": 1},
-        "n_recurrence_layers": config.blocks,
-        "only_img_input": True,
-        "pointwise_ratio": config.mlp_ratio,
-        "pointwise_use_activation": False,
-        "recurrence_is_residual": True,
-        "recurrence_type": "transformer",
-        "timesteps": config.memory,
-        "use_pointwise_layer": True,
-        "use_pre_lstm_ln": False,
-    }
+    """Import `minestudio.models`, beside a CPU build of torch too."""
+    return import_minestudio("minestudio.models")
 
 
 def minecraft_policy(config: VPTConfig | str, seed: int = 0) -> nn.Module:
@@ -89,7 +46,7 @@ def minecraft_policy(config: VPTConfig | str, seed: int = 0) -> nn.Module:
     body = importlib.import_module("minestudio.models.vpt.body")
     if isinstance(config, str):
         config = PRESETS[config]
-    policy: nn.Module = body.MinecraftPolicy(**policy_kwargs(config))
+    policy: nn.Module = body.MinecraftPolicy(**policy_options(config))
     return randomise(policy, seed).eval()
 
 
@@ -114,15 +71,3 @@ def randomise(module: nn.Module, seed: int) -> nn.Module:
             else:
                 parameter.copy_(0.2 * noise)
     return module
-
-
-def _torchvision_operators_load() -> bool:
-    spec = importlib.util.find_spec("torchvision")
-    if spec is None or not spec.submodule_search_locations:
-        raise ModuleNotFoundError("MineStudio is installed without torchvision; `make env` brings both.")
-    library = Path(spec.submodule_search_locations[0]) / "_C.so"
-    try:
-        torch.ops.load_library(library)
-    except OSError:
-        return False
-    return True

@@ -39,8 +39,13 @@ def venv() -> Iterator[WorkerVecEnv]:
     made.close()
 
 
+def test_starting_workers_leaves_the_parents_ears_alone() -> None:
+    before = signal.getsignal(signal.SIGINT)
+    WorkerVecEnv([LightEnv]).close()
+    assert signal.getsignal(signal.SIGINT) is before
+
+
 def test_workers_are_deaf_and_die_with_a_sentence(venv: WorkerVecEnv) -> None:
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
     assert venv.env_method("deaf") == [True, True]
     venv.reset()
     for pid in venv.env_method("pid"):

@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from tests.support.minestudio import policy_kwargs as published_kwargs
+from vpt_gym.bench.minestudio import policy_options as published_kwargs
 from vpt_gym.config import VPTConfig
 from vpt_gym.errors import WeightsError
 from vpt_gym.weights import ResolvedSource, load_checkpoint, table

@@ -8,6 +8,7 @@ import importlib.util
 import io
 from contextlib import AbstractContextManager
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import torch
@@ -17,7 +18,7 @@ from vpt_gym.bench.pictures import Pictures
 from vpt_gym.config import VPTConfig
 from vpt_gym.errors import VPTGymError
 
-__all__ = ["MineStudioCandidate", "check_installed", "minestudio_network"]
+__all__ = ["MineStudioCandidate", "check_installed", "import_minestudio", "minestudio_network", "policy_options"]
 
 _declared: list[torch.library.Library] = []
 """Schemas live as long as the library object that declared them."""
@@ -82,22 +83,33 @@ def minestudio_network(config: VPTConfig, device: torch.device) -> torch.nn.Modu
         VPTGymError: MineStudio is not installed.
     """
     check_installed()
-    if not _declared and not _torchvision_operators_load():
-        # An index's torchvision is built for CUDA, and beside a CPU torch its operators cannot load: `import torchvision`
-        # then stops at two operators of unknown schema. No VPT module calls them; declaring them is enough.
-        library = torch.library.Library("torchvision", "DEF")  # type: ignore[no-untyped-call]
-        for name in ("nms", "qnms"):
-            library.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")  # type: ignore[no-untyped-call]
-        _declared.append(library)
     # The old Gym, which MineStudio imports, prints an advertisement.
     with contextlib.redirect_stderr(io.StringIO()):
-        body = importlib.import_module("minestudio.models.vpt.body")
-    network: torch.nn.Module = body.MinecraftPolicy(**_options(config))
+        body = import_minestudio("minestudio.models.vpt.body")
+    network: torch.nn.Module = body.MinecraftPolicy(**policy_options(config))
     return network.eval().requires_grad_(requires_grad=False).to(device)
 
 
-def _options(config: VPTConfig) -> dict[str, Any]:
-    """`policy_kwargs` of VPT's published models; the constructor's defaults are another network's."""
+def import_minestudio(name: str) -> ModuleType:
+    """Imports a module of MineStudio, beside a CPU build of torch too.
+
+    The index's torchvision is built for CUDA. Beside a CPU torch its compiled operators cannot load, and `import torchvision`,
+    which MineStudio does, stops at two operators of unknown schema. Declaring the two is enough: no VPT module calls them.
+    """
+    if not _declared and not _torchvision_operators_load():
+        library = torch.library.Library("torchvision", "DEF")  # type: ignore[no-untyped-call]
+        for operator in ("nms", "qnms"):
+            library.define(f"{operator}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")  # type: ignore[no-untyped-call]
+        _declared.append(library)
+    return importlib.import_module(name)
+
+
+def policy_options(config: VPTConfig) -> dict[str, Any]:
+    """The `policy_kwargs` of a published VPT model, at the sizes of `config`.
+
+    MineStudio's own defaults differ from them (no GroupNorm, a memory of 2048), so every one is passed. Source: the
+    config.json of MineStudio's VPT checkpoints and OpenAI's `.model` files.
+    """
     return {
         "attention_heads": config.heads,
         "attention_mask_style": "clipped_causal",
