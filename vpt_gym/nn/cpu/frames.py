@@ -19,8 +19,8 @@ from vpt_gym.nn.cpu.winograd import WinogradConv, tiles
 __all__ = ["CPUFrameEncoder"]
 
 _LARGEST_ACTIVATION: Final = 8 * 2**20
-"""Bytes of the largest activation in a pass through one stack: about a core's share of the last-level cache. On the machine of
-docs/performance.md, passes of eight frames took three times as long as single ones in the first stack of the 2x network."""
+"""Bytes of the largest activation in a pass through one stack: about a core's share of the last-level cache. Larger
+passes wait for memory, the first stack's above all, whose activations are the largest and whose convolution is the cheapest."""
 
 _FRAMES: Final = 16
 """Frames that go from one stack to the next together: enough for the passes of the last one, few enough to bound the memory."""

@@ -1,7 +1,7 @@
 """oneDNN's convolutions and matrix products with weights laid out for it once, instead of at every call.
 
 PyTorch's own CPU operators hand oneDNN plain weights, which it reorders each time, or go to another library whose matrix
-products of few rows run at a third of the memory's speed. The operators used here are those of TorchInductor (namespace
+products of few rows stay far below the memory's speed. The operators used here are those of TorchInductor (namespace
 `mkldnn`), which every x86 build of torch carries; `unavailable` says when they are not there.
 """
 
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 __all__ = ["PackedConv", "PackedLinear", "unavailable"]
 
 _ROWS_HINT = 8
-"""Rows that a matrix is laid out for. Layouts for 8 are near the best from 1 to 256 rows; those for 1 or 64 are not."""
+"""Rows that a matrix is laid out for. A stream of a few environments has about as many; other numbers are computed too."""
 
 
 @functools.cache

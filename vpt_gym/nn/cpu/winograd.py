@@ -2,8 +2,8 @@
 
 Output tiles of 4x4 pixels come from input tiles of 6x6, which overlap. Tiles and kernels are transformed (B and G below), meet
 in 36 products over channels, and the result is transformed back (A): Lavin & Gray 2015, arXiv 1509.09308. The transforms belong
-to the interpolation points 0, +-5/8, +-3/2 and infinity. With the usual 0, +-1, +-2 the rounding error is twice as large; that
-it depends on the points is the subject of Barabasz et al. 2018, arXiv 1803.10986.
+to the interpolation points 0, +-5/8, +-3/2 and infinity. With the usual 0, +-1, +-2 the rounding error is larger; that it
+depends on the points is the subject of Barabasz et al. 2018, arXiv 1803.10986.
 """
 
 from __future__ import annotations
