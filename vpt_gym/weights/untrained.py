@@ -27,15 +27,18 @@ def untrained_tensors(config: VPTConfig, seed: int) -> Iterator[tuple[str, torch
         seed: the same seed gives the same tensors on every machine.
 
     Yields:
-        VPT's name of a tensor, and the tensor, float32 on the CPU, in the order of `table`.
+        VPT's name of a tensor, and the tensor, float32 on the CPU, in the order of `table`. It is good until the next one is
+        drawn, which takes its place in memory.
     """
     generator = torch.Generator("cpu").manual_seed(seed)
+    # One place for them all: blocks of many sizes, freed between tensors that stay, leave holes that the process keeps.
+    place = torch.empty(max(math.prod(spec.shape) for spec in table(config)), dtype=torch.float32, device="cpu")
     for spec in table(config):
         if len(spec.shape) == 1:
             is_scale = spec.vpt_name.endswith("weight")
             yield spec.vpt_name, torch.full(spec.shape, float(is_scale), dtype=torch.float32, device="cpu")
             continue
-        tensor = torch.randn(spec.shape, generator=generator, dtype=torch.float32, device="cpu")
+        tensor = place[: math.prod(spec.shape)].view(spec.shape).normal_(generator=generator)
         if spec.vpt_name.endswith(".b_nd"):
             yield spec.vpt_name, tensor.mul_(_RELATION_SCALE)
         else:
