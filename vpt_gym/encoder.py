@@ -7,32 +7,28 @@ import json
 import logging
 import threading
 import weakref
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Final
 
 import gymnasium as gym
-import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from vpt_gym.config import FRAME_SIZE, VPTConfig
-from vpt_gym.errors import ObservationError, VPTGymError, check_count
-from vpt_gym.frames import PREPROCESSING, resize
+from vpt_gym.errors import VPTGymError, check_count
+from vpt_gym.frames import preprocessing
 from vpt_gym.latents import LatentChoice, check_pooling
 from vpt_gym.nn import Memory, VPTNet, accelerate
 from vpt_gym.nn.cuda import StepGraphs
 from vpt_gym.precision import DTYPES, arithmetic, choose_precision
+from vpt_gym.streams import Flags, Frames, Rows, as_tensor, check_flags, check_frames, check_rows, count_of
 from vpt_gym.weights import LoadReport, ResolvedSource, load_checkpoint, resolve
 
 __all__ = ["LatentStream", "VPTEncoder", "load_encoder"]
 
 logger = logging.getLogger("vpt_gym")
-
-Frames = npt.NDArray[np.uint8] | Tensor
-Flags = npt.NDArray[np.bool_] | Tensor | Sequence[bool]
 
 _DEVICES: Final = ("cpu", "cuda")
 _FRAMES_PER_CHUNK: Final = 256
@@ -181,6 +177,21 @@ class VPTEncoder:
         return self._choice.space
 
     @property
+    def frame_size(self) -> int:
+        """Side in pixels of the frames that the network looks at: 128."""
+        return FRAME_SIZE
+
+    @property
+    def also_reads(self) -> tuple[str, ...]:
+        """What a step reads of an observation besides the image: nothing."""
+        return ()
+
+    @property
+    def recorded(self) -> dict[str, Any]:
+        """The source and the options, with which a wrapper's spec builds this encoder again."""
+        return {"encoder": self.source, "encoder_options": self.options}
+
+    @property
     def fingerprint(self) -> str:
         """Says which latents these are: sha256, in hex, over tensors, preprocessing and latent choice.
 
@@ -191,7 +202,7 @@ class VPTEncoder:
     def _fingerprint(self, pooling: str) -> str:
         subject = {
             "tensors": self._weights.digest,
-            "preprocessing": PREPROCESSING,
+            "preprocessing": preprocessing(FRAME_SIZE),
             "layer": self._choice.layer,
             "pooling": pooling,
         }
@@ -226,12 +237,12 @@ class VPTEncoder:
         """
         choice = self._choice if layer is None else LatentChoice(self.config, layer)
         pooling = self._pooling if pooling is None else check_pooling(pooling)
-        frames_bthwc = _check_frames(frames, "encode", ("B", "T"))
+        frames_bthwc = check_frames(frames, "encode", ("B", "T"))
         batch, count = frames_bthwc.shape[:2]
         if first is None:
             first_bt = torch.zeros((batch, count), dtype=torch.bool, device=self.device)
         else:
-            first_bt = _check_flags(first, "encode", (batch, count)).to(self.device)
+            first_bt = check_flags(first, "encode", (batch, count)).to(self.device)
         memory = self._memory(batch, choice)
         chunk = max(1, min(self.config.memory, _FRAMES_PER_CHUNK // batch))
         total_bc = torch.zeros((batch, choice.size), device=self.device, dtype=torch.float32)
@@ -255,7 +266,7 @@ class VPTEncoder:
         self, frames: Frames, first_bt: Tensor, memory: Memory, choice: LatentChoice, rows_b: Tensor | None = None
     ) -> Tensor:
         """uint8 [B, T, H, W, 3], checked, of at most `memory` frames -> float32 [B, T, size]."""
-        frames_bthwc = _as_tensor(frames).to(self.device)
+        frames_bthwc = as_tensor(frames, FRAME_SIZE).to(self.device)
         with self._arithmetic():
             outputs = self._net(
                 frames_bthwc,
@@ -304,9 +315,7 @@ class LatentStream:
         # A graph reads and writes the memory that it was captured with, and a copy has its own.
         self._graphs = self._new_graphs()
 
-    def step(
-        self, frames: Frames, first: Flags, rows: Sequence[int] | npt.NDArray[np.integer[Any]] | None = None
-    ) -> Tensor:
+    def step(self, frames: Frames, first: Flags, rows: Rows = None) -> Tensor:
         """Encodes the next frame of each row.
 
         Args:
@@ -320,20 +329,15 @@ class LatentStream:
         Raises:
             ObservationError: frames, `first` or `rows` have the wrong dtype, shape or range. Nothing has moved then.
         """
-        rows_b = None if rows is None else self._check_rows(rows)
-        frames_nhwc = _check_frames(frames, "step", ("n",))
-        count = self.num_envs if rows_b is None else len(rows_b)
-        if len(frames_nhwc) != count:
-            raise ObservationError(
-                f"step: frames must have one row for each of the {count} environments stepped, but {len(frames_nhwc)} came; "
-                "name the rows with rows= to step only some."
-            )
-        first_b = _check_flags(first, "step", (count,))
+        rows_b = None if rows is None else check_rows(rows, self.num_envs)
+        frames_nhwc = check_frames(frames, "step", ("n",))
+        count = count_of(frames_nhwc, rows_b, self.num_envs)
+        first_b = check_flags(first, "step", (count,))
         encoder = self.encoder
         if self._graphs is None:
             latents_btc = encoder._run(frames_nhwc[:, None], first_b[:, None], self._memory, encoder._choice, rows_b)
             return latents_btc[:, 0]
-        frames_nhwc = _as_tensor(frames_nhwc[:, None])[:, 0]
+        frames_nhwc = as_tensor(frames_nhwc[:, None], FRAME_SIZE)[:, 0]
         with encoder._arithmetic():
             return self._graphs.step(frames_nhwc, first_b, rows_b)
 
@@ -369,62 +373,3 @@ class LatentStream:
         with self.encoder._arithmetic():
             for name, tensor in mine.items():
                 tensor.copy_(state[name])
-
-    def _check_rows(self, rows: Sequence[int] | npt.NDArray[np.integer[Any]]) -> Tensor:
-        if isinstance(rows, Tensor):
-            rows = rows.cpu().numpy()
-        try:
-            indices = np.asarray(rows)
-        except ValueError as error:  # a ragged list
-            raise ObservationError(f"step: rows must be a list of whole numbers, not {rows!r}.") from error
-        if indices.ndim != 1 or not len(indices) or indices.dtype.kind not in "iu":
-            raise ObservationError(
-                f"step: rows must be a list of whole numbers, not {rows!r}; turn a mask into rows with numpy.flatnonzero."
-            )
-        if indices.min() < 0 or indices.max() >= self.num_envs or len(np.unique(indices)) != len(indices):
-            raise ObservationError(
-                f"step: rows must be distinct and between 0 and {self.num_envs - 1}, but {indices.tolist()} came."
-            )
-        return torch.from_numpy(indices.astype(np.int64))
-
-
-def _check_frames(frames: Frames, call: str, leading: tuple[str, ...]) -> Frames:
-    wanted = f"[{', '.join(leading)}, height, width, 3]"
-    if not isinstance(frames, (np.ndarray, Tensor)):
-        raise ObservationError(
-            f"{call}: frames must be a uint8 array or tensor {wanted}, but a {type(frames).__name__} came; use numpy.stack."
-        )
-    if frames.dtype not in (np.dtype(np.uint8), torch.uint8):
-        raise ObservationError(
-            f"{call}: frames must be uint8 pixels from 0 to 255, but {frames.dtype} came; do not scale or normalise them, the "
-            "encoder does that itself."
-        )
-    if frames.ndim != len(leading) + 3 or frames.shape[-1] != 3 or 0 in frames.shape:
-        raise ObservationError(f"{call}: frames must have shape {wanted}, but {tuple(frames.shape)} came.")
-    return frames
-
-
-def _check_flags(flags: Flags, call: str, shape: tuple[int, ...]) -> Tensor:
-    wanted = f"{call}: first must be bool of shape {shape}, True where a frame opens an episode"
-    if isinstance(flags, Tensor):
-        flags = flags.cpu().numpy()
-    try:
-        array = np.asarray(flags)
-    except ValueError as error:  # a ragged list
-        raise ObservationError(f"{wanted}, but {flags!r} came.") from error
-    if array.dtype != np.bool_ or array.shape != shape:
-        raise ObservationError(f"{wanted}, but {array.dtype} of shape {array.shape} came.")
-    # A copy, because torch takes neither read-only nor reversed arrays.
-    return torch.from_numpy(array.copy())
-
-
-def _as_tensor(frames: Frames) -> Tensor:
-    """Frames at the network's size, as a tensor: uint8 [B, T, 128, 128, 3]."""
-    if isinstance(frames, Tensor):
-        if frames.shape[2:4] == (FRAME_SIZE, FRAME_SIZE):
-            return frames
-        frames = frames.cpu().numpy()
-    batch, count = frames.shape[:2]
-    resized = resize(frames.reshape(batch * count, *frames.shape[2:]))
-    # torch wants writable memory in order; both are copies only where the caller's array is neither.
-    return torch.from_numpy(np.require(resized, requirements=["C", "W"])).view(batch, count, *resized.shape[1:])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any
 
 import cv2
 import gymnasium as gym
@@ -14,32 +14,35 @@ import numpy.typing as npt
 from vpt_gym.config import FRAME_SIZE
 from vpt_gym.errors import ObservationError
 
-__all__ = ["PREPROCESSING", "FrameSource", "Frames", "find_frames", "resize"]
+__all__ = ["FrameSource", "Frames", "find_frames", "preprocessing", "resize"]
 
 Frames = npt.NDArray[np.uint8]
 
-PREPROCESSING: Final = f"uint8 RGB, OpenCV INTER_LINEAR to {FRAME_SIZE}x{FRAME_SIZE}, /255"
-"""What happens to a frame before the first convolution; part of an encoder's fingerprint."""
+
+def preprocessing(size: int) -> str:
+    """What happens to a frame before the first convolution, in words; part of an encoder's fingerprint."""
+    return f"uint8 RGB, OpenCV INTER_LINEAR to {size}x{size}, /255"
 
 
-def resize(frames_nhwc: Frames) -> Frames:
+def resize(frames_nhwc: Frames, size: int = FRAME_SIZE) -> Frames:
     """Resizes frames as VPT's training data were: bilinear without antialiasing, aspect ratio not kept.
 
     Args:
         frames_nhwc: uint8 [N, H, W, C] of any height and width, C at most 4.
+        size: side in pixels of what the network looks at; VPT's is 128.
 
     Returns:
-        uint8 [N, 128, 128, C]; the input itself when it has that size already.
+        uint8 [N, size, size, C]; the input itself when it has that size already.
 
     Source: `resize_image` of OpenAI's Video-Pre-Training (agent.py), which calls OpenCV's INTER_LINEAR. Gymnasium's
     ResizeObservation averages areas instead, and gives other latents.
     """
     count, height, width, channels = frames_nhwc.shape
-    if (height, width) == (FRAME_SIZE, FRAME_SIZE):
+    if (height, width) == (size, size):
         return frames_nhwc
-    out_nhwc = np.empty((count, FRAME_SIZE, FRAME_SIZE, channels), np.uint8)
+    out_nhwc = np.empty((count, size, size, channels), np.uint8)
     for frame_hwc, out_hwc in zip(frames_nhwc, out_nhwc, strict=True):
-        small = cv2.resize(frame_hwc, (FRAME_SIZE, FRAME_SIZE), interpolation=cv2.INTER_LINEAR)
+        small = cv2.resize(frame_hwc, (size, size), interpolation=cv2.INTER_LINEAR)
         out_hwc[...] = small.reshape(out_hwc.shape)
     return out_nhwc
 
@@ -53,12 +56,14 @@ class FrameSource:
         key: key of the image in a Dict observation, or None when the observation is the image.
         layout: "HWC", "CHW" or "HW".
         shape: shape of one image.
+        size: side in pixels that frames are resized to.
     """
 
     owner: str
     key: str | None
     layout: str
     shape: tuple[int, ...]
+    size: int = FRAME_SIZE
 
     def of(self, observations: Any, rows: int) -> Frames:
         """Takes the frames out of a batch of observations.
@@ -68,7 +73,7 @@ class FrameSource:
             rows: how many environments there are.
 
         Returns:
-            uint8 [rows, 128, 128, 3], never the caller's array when anything had to be changed.
+            uint8 [rows, size, size, 3], never the caller's array when anything had to be changed.
 
         Raises:
             ObservationError: dtype or shape is not what the space promised.
@@ -103,11 +108,11 @@ class FrameSource:
             images = images.transpose(0, 2, 3, 1)
         elif self.layout == "HW":
             images = images[..., None]
-        frames_nhwc = resize(images)
+        frames_nhwc = resize(images, self.size)
         return np.repeat(frames_nhwc, 3, axis=3) if frames_nhwc.shape[3] == 1 else frames_nhwc
 
     def of_one(self, observation: Any) -> Frames:
-        """As `of`, for the observation of a single environment: uint8 [1, 128, 128, 3]."""
+        """As `of`, for the observation of a single environment: uint8 [1, size, size, 3]."""
         if self.key is None:
             return self.of(_batch_of_one(observation), 1)
         if isinstance(observation, Mapping) and self.key in observation:
@@ -119,7 +124,9 @@ def _batch_of_one(image: Any) -> Any:
     return image[None] if isinstance(image, np.ndarray) else image
 
 
-def find_frames(space: gym.Space[Any], image_key: str | None = None, *, owner: str) -> FrameSource:
+def find_frames(
+    space: gym.Space[Any], image_key: str | None = None, *, owner: str, size: int = FRAME_SIZE
+) -> FrameSource:
     """Finds the image in the observation space of one environment.
 
     Args:
@@ -127,6 +134,7 @@ def find_frames(space: gym.Space[Any], image_key: str | None = None, *, owner: s
             x width, with one or three channels; height x width alone is one channel.
         image_key: key of the image, needed when not exactly one entry of a Dict is an image.
         owner: what messages call the environment.
+        size: side in pixels that frames are resized to.
 
     Raises:
         ObservationError: there is no image, or more than one and no `image_key`, or it is not one that VPT can look at.
@@ -138,13 +146,13 @@ def find_frames(space: gym.Space[Any], image_key: str | None = None, *, owner: s
             raise ObservationError(
                 f"{owner}: image_key={image_key!r} is not in the observation; its keys are {_keys(space.spaces)}."
             )
-        return _source(space[image_key], image_key, owner)
+        return _source(space[image_key], image_key, owner, size)
     if image_key is not None:
         raise ObservationError(
             f"{owner}: image_key={image_key!r} was given, but the observation is a {type(space).__name__}, not a Dict; "
             "leave image_key out."
         )
-    return _source(space, None, owner)
+    return _source(space, None, owner, size)
 
 
 def _only_image(space: gym.spaces.Dict, owner: str) -> str:
@@ -162,7 +170,7 @@ def _is_image(space: gym.Space[Any]) -> bool:
     return isinstance(space, gym.spaces.Box) and space.dtype == np.uint8 and len(space.shape) == 3
 
 
-def _source(space: gym.Space[Any], key: str | None, owner: str) -> FrameSource:
+def _source(space: gym.Space[Any], key: str | None, owner: str, size: int) -> FrameSource:
     name = "the observation" if key is None else f"observation[{key!r}]"
     if not isinstance(space, gym.spaces.Box):
         raise ObservationError(
@@ -178,7 +186,7 @@ def _source(space: gym.Space[Any], key: str | None, owner: str) -> FrameSource:
             f"{owner}: {name} must be raw uint8 pixels, but its space is {space.dtype} {space.shape}; put vpt_gym before any "
             "wrapper that scales frames or computes latents, and wrap an environment once only."
         )
-    return FrameSource(owner, key, _layout(space.shape, name, owner), space.shape)
+    return FrameSource(owner, key, _layout(space.shape, name, owner), space.shape, size)
 
 
 def _layout(shape: tuple[int, ...], name: str, owner: str) -> str:

@@ -9,11 +9,12 @@ import torch
 from tests.support.network import SMALL, encoder_of, random_net
 from vpt_gym.bench import minestudio
 from vpt_gym.bench.candidates import OwnCandidate, fill_ring, frames_in_turn, measured_open, native_bfloat16
-from vpt_gym.bench.minestudio import MineStudioCandidate, check_installed, minestudio_network
+from vpt_gym.bench.minestudio import MineStudioCandidate, minestudio_network
 from vpt_gym.bench.peak import SHAPES, Convolution
 from vpt_gym.bench.pictures import Pictures
 from vpt_gym.config import PRECISIONS, PRESETS
 from vpt_gym.errors import VPTGymError
+from vpt_gym.minestudio.package import check_installed
 from vpt_gym.precision import DTYPES
 
 CPU = torch.device("cpu")
@@ -110,6 +111,6 @@ def test_minestudios_cache_has_its_full_length_from_the_start() -> None:
 def test_a_missing_minestudio_is_one_sentence_with_a_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
     with pytest.raises(VPTGymError, match="not installed; from a clone, run: uv pip install --override"):
-        check_installed()
+        check_installed("--against minestudio")
     with pytest.raises(VPTGymError, match="not installed"):
         minestudio.minestudio_network(SMALL, CPU)

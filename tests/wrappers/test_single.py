@@ -270,7 +270,7 @@ class TestBadInput:
         inner = ScriptedEnv(extra=True, lengths=(50,))
         env = vpt_gym.VPTLatentObservation(inner, encoder, keep=("ammo",))
         env.reset()
-        before = env._stream.state_dict()
+        before = env.latent_stream.state_dict()
         observe = inner._observe
         monkeypatch.setattr(inner, "_observe", lambda: {k: v for k, v in observe().items() if k != lost})
         with pytest.raises(ObservationError, match=f"^ScriptedEnv: the observation .*'{lost}'.*keep to its space"):
@@ -278,7 +278,7 @@ class TestBadInput:
         monkeypatch.setattr(inner, "_observe", lambda: 3)
         with pytest.raises(ObservationError, match=r"^ScriptedEnv: the observation"):
             env.step(0)
-        assert all(np.array_equal(before[name], value) for name, value in env._stream.state_dict().items())
+        assert all(np.array_equal(before[name], value) for name, value in env.latent_stream.state_dict().items())
 
     def test_mixed_up_wrappers(self, encoder: VPTEncoder) -> None:
         """The message names the wrapper that fits."""

@@ -3,12 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import importlib
-import importlib.util
-import io
 from contextlib import AbstractContextManager
-from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import torch
@@ -16,12 +11,9 @@ import torch
 from vpt_gym.bench.candidates import Running, frames_in_turn
 from vpt_gym.bench.pictures import Pictures
 from vpt_gym.config import VPTConfig
-from vpt_gym.errors import VPTGymError
+from vpt_gym.minestudio.package import import_minestudio
 
-__all__ = ["MineStudioCandidate", "check_installed", "import_minestudio", "minestudio_network", "policy_options"]
-
-_declared: list[torch.library.Library] = []
-"""Schemas live as long as the library object that declared them."""
+__all__ = ["MineStudioCandidate", "minestudio_network", "policy_options"]
 
 
 class MineStudioCandidate:
@@ -67,41 +59,15 @@ class MineStudioCandidate:
         return torch.autocast(self.device.type, torch.bfloat16) if self.autocast else contextlib.nullcontext()
 
 
-def check_installed() -> None:
-    """Raises VPTGymError unless MineStudio is installed."""
-    if importlib.util.find_spec("minestudio") is None:
-        raise VPTGymError(
-            "--against minestudio needs the package minestudio, which is not installed; from a clone, run: "
-            "uv pip install --override requirements/minestudio-overrides.txt '.[minestudio]'"
-        )
-
-
 def minestudio_network(config: VPTConfig, device: torch.device) -> torch.nn.Module:
     """MineStudio's network at the sizes of `config`, with the random weights that its constructor draws.
 
     Raises:
         VPTGymError: MineStudio is not installed.
     """
-    check_installed()
-    # The old Gym, which MineStudio imports, prints an advertisement.
-    with contextlib.redirect_stderr(io.StringIO()):
-        body = import_minestudio("minestudio.models.vpt.body")
+    body = import_minestudio("minestudio.models.vpt.body")
     network: torch.nn.Module = body.MinecraftPolicy(**policy_options(config))
     return network.eval().requires_grad_(requires_grad=False).to(device)
-
-
-def import_minestudio(name: str) -> ModuleType:
-    """Imports a module of MineStudio, beside a CPU build of torch too.
-
-    The index's torchvision is built for CUDA. Beside a CPU torch its compiled operators cannot load, and `import torchvision`,
-    which MineStudio does, stops at two operators of unknown schema. Declaring the two is enough: no VPT module calls them.
-    """
-    if not _declared and not _torchvision_operators_load():
-        library = torch.library.Library("torchvision", "DEF")  # type: ignore[no-untyped-call]
-        for operator in ("nms", "qnms"):
-            library.define(f"{operator}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")  # type: ignore[no-untyped-call]
-        _declared.append(library)
-    return importlib.import_module(name)
 
 
 def policy_options(config: VPTConfig) -> dict[str, Any]:
@@ -131,16 +97,3 @@ def policy_options(config: VPTConfig) -> dict[str, Any]:
         "use_pointwise_layer": True,
         "use_pre_lstm_ln": False,
     }
-
-
-def _torchvision_operators_load() -> bool:
-    spec = importlib.util.find_spec("torchvision")
-    if spec is None or not spec.submodule_search_locations:
-        raise VPTGymError(
-            "MineStudio needs the package torchvision, which is not installed; run: pip install torchvision"
-        )
-    try:
-        torch.ops.load_library(Path(spec.submodule_search_locations[0]) / "_C.so")  # type: ignore[no-untyped-call]
-    except OSError:
-        return False
-    return True

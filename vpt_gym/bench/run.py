@@ -38,9 +38,9 @@ def prepare(plan: Plan) -> Pictures:
         VPTGymError: a rival is not installed, or a video cannot be read.
     """
     if any(name.startswith("minestudio") for name in plan.rivals):
-        from vpt_gym.bench.minestudio import check_installed
+        from vpt_gym.minestudio.package import check_installed
 
-        check_installed()
+        check_installed("--against minestudio")
     return load_pictures(plan.videos)
 
 

@@ -68,8 +68,12 @@ class VPTNet(nn.Module):
         *,
         layers: Sequence[str],
         rows_b: Tensor | None = None,
+        goals_bgc: Tensor | None = None,
     ) -> tuple[Tensor, ...]:
         """Runs T new frames of B rows and moves the memory on by them, in place.
+
+        With goals, every frame is looked at once and remembered G times: each goal is added to what the convolutions made of
+        the frame, as STEVE-1 does with its embedded instruction (arXiv 2306.00937, section 3), and goes its own way from there.
 
         Args:
             frames_bthwc: uint8 [B, T, 128, 128, 3], RGB; 1 <= T <= memory.
@@ -78,12 +82,16 @@ class VPTNet(nn.Module):
                 blocks than the network when no later layer is asked for.
             layers: names from `layer_names`, whose outputs are wanted; nothing after the last of them is computed.
             rows_b: int64 [B], distinct rows of the memory, or None for all.
+            goals_bgc: [B, G, hidden_size] in the network's precision. `first_bt`, `rows_b`, the memory and what is returned
+                then have B*G rows, the G of one frame side by side.
 
         Returns:
             For each name in `layers`, in their order, [B, T, hidden_size] in the network's precision.
         """
         batch, count = frames_bthwc.shape[:2]
         x_btc = self.cnn(frames_bthwc.flatten(0, 1)).view(batch, count, -1)
+        if goals_bgc is not None:
+            x_btc = (x_btc[:, None] + goals_bgc[:, :, None]).flatten(0, 1)
         outputs = {"cnn": x_btc}
         window = Window.of(memory, first_bt, rows_b)
         pending: list[tuple[Tensor, Tensor]] = []

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
@@ -11,8 +10,9 @@ import gymnasium as gym
 from gymnasium import spaces
 
 from vpt_gym.errors import VPTGymError
+from vpt_gym.frames import find_frames
 from vpt_gym.training.config import ALGORITHMS, TrainingConfig
-from vpt_gym.wrappers.observations import LatentObservations
+from vpt_gym.wrappers.observations import check_keep
 from vpt_gym.wrappers.providers import qualified_id
 
 __all__ = ["EnvFacts", "check_env"]
@@ -65,9 +65,9 @@ def check_env(config: TrainingConfig) -> EnvFacts:
         facts = EnvFacts(env_id, env.observation_space, env.action_space, _video_fps(env, config.env_kwargs))
     finally:
         env.close()
-    # What the workers would find out, each with a traceback of its own; the size of the latent does not matter to it.
-    latent_space = spaces.Box(-math.inf, math.inf, (1,))
-    LatentObservations(facts.observation_space, latent_space, config.image_key, config.keep, config.env_id)
+    # What the workers would find out, each with a traceback of its own.
+    find_frames(facts.observation_space, config.image_key, owner=config.env_id)
+    check_keep(facts.observation_space, config.keep, config.env_id)
     able = ALGORITHMS[config.algo].action_spaces
     kind = type(facts.action_space).__name__
     if kind not in able:

@@ -1,6 +1,6 @@
 """Where a checkpoint comes from, what it must hold, and what may not be trusted."""
 
-from vpt_gym.weights.checkpoint import Checkpoint, LoadReport, load_checkpoint
+from vpt_gym.weights.checkpoint import Checkpoint, LoadReport, load_checkpoint, take_checkpoint
 from vpt_gym.weights.names import TensorSpec, table
 from vpt_gym.weights.source import ResolvedSource, Untrained, resolve
 
@@ -13,4 +13,5 @@ __all__ = [
     "load_checkpoint",
     "resolve",
     "table",
+    "take_checkpoint",
 ]

@@ -21,7 +21,7 @@ from vpt_gym.weights.names import NETWORK_PREFIX, TensorSpec, table
 from vpt_gym.weights.source import ResolvedSource, Untrained, resolve
 from vpt_gym.weights.untrained import untrained_tensors
 
-__all__ = ["Checkpoint", "LoadReport", "load_checkpoint"]
+__all__ = ["Checkpoint", "LoadReport", "load_checkpoint", "take_checkpoint"]
 
 _STORED: Final = ("float16", "bfloat16", "float32", "float64")
 _WANTED: Final = (torch.float32, torch.bfloat16, torch.float16)
@@ -109,6 +109,32 @@ def load_checkpoint(
         return _draw(resolved, resolved.untrained, dtype, torch.device(device))
     assert resolved.weights is not None
     return _read(resolved, resolved.weights, dtype, torch.device(device))
+
+
+def take_checkpoint(
+    origin: str,
+    tensors: Mapping[str, torch.Tensor],
+    *,
+    dtype: torch.dtype = torch.float32,
+    device: torch.device | str = "cpu",
+) -> Checkpoint:
+    """Copies a network's weights out of a module that is loaded already.
+
+    Args:
+        origin: what messages and the checkpoint's `source` call it.
+        tensors: float32 tensors by VPT's names (`net.` in front); others may be among them and are left aside.
+        dtype: as for `load_checkpoint`.
+        device: as for `load_checkpoint`.
+
+    Raises:
+        WeightsError: they are not a whole VPT network, or one holds NaN, infinity, or a number beyond the range of `dtype`.
+    """
+    config = config_from_shapes(Path(origin), {name: tuple(tensor.shape) for name, tensor in tensors.items()})
+    taking = _Taking(origin, config, dtype, torch.device(device))
+    for spec in table(config):
+        taking.take(spec.vpt_name, tensors[spec.vpt_name].cpu())
+    aside = tuple(sorted(name for name in tensors if not name.startswith(NETWORK_PREFIX)))
+    return taking.finished(ResolvedSource(origin, None, None, None, identity=None), aside)
 
 
 def _draw(resolved: ResolvedSource, wish: Untrained, dtype: torch.dtype, device: torch.device) -> Checkpoint:

@@ -10,28 +10,38 @@ import gymnasium as gym
 import numpy as np
 import numpy.typing as npt
 
-from vpt_gym.encoder import VPTEncoder, load_encoder
+from vpt_gym.encoder import load_encoder
 from vpt_gym.errors import ObservationError, VPTGymError
-from vpt_gym.frames import Frames, find_frames
+from vpt_gym.frames import find_frames
+from vpt_gym.streams import Encoder
 
 __all__ = [
     "LATENT",
     "LatentObservations",
     "Latents",
+    "Seen",
     "as_encoder",
+    "check_also",
     "check_keep",
     "check_kind",
     "owner_of",
     "refuse_latents",
+    "some",
 ]
 
 LATENT: Final = "latent"
 """Key of the latent in a Dict observation."""
 
+IMAGE: Final = "image"
+"""Key of the frames in what a step is given, for an encoder that reads other entries too."""
+
 Latents = npt.NDArray[np.float32]
 
+Seen = npt.NDArray[Any] | dict[str, npt.NDArray[Any]]
+"""What an encoder reads of a batch of observations: frames uint8 [n, size, size, 3], or a dict of them and other entries."""
 
-def as_encoder(encoder: VPTEncoder | str, options: Mapping[str, str] | None) -> VPTEncoder:
+
+def as_encoder(encoder: Encoder | str, options: Mapping[str, str] | None) -> Encoder:
     """The encoder itself, or the one that a source string and `load_encoder`'s keyword arguments name.
 
     Raises:
@@ -39,8 +49,11 @@ def as_encoder(encoder: VPTEncoder | str, options: Mapping[str, str] | None) -> 
     """
     if isinstance(encoder, str):
         return load_encoder(encoder, **(options or {}))
-    if not isinstance(encoder, VPTEncoder):
-        raise VPTGymError(f"encoder must be a VPTEncoder or a source string, not a {type(encoder).__name__}.")
+    if isinstance(encoder, type) or not isinstance(encoder, Encoder):
+        raise VPTGymError(
+            f"encoder must be one of vpt_gym's encoders or a source string, not a {type(encoder).__name__}; load_encoder makes "
+            "one from weights, vpt_gym.minestudio.encoder_from_policy from a policy of MineStudio."
+        )
     if options is not None:
         raise VPTGymError(
             "encoder_options go with a source string; this encoder is loaded already, with its own options."
@@ -79,36 +92,62 @@ class LatentObservations:
     def __init__(
         self,
         space: gym.Space[Any],
-        latent_space: gym.spaces.Box,
+        encoder: Encoder,
         image_key: str | None,
         keep: Sequence[str],
         owner: str,
     ) -> None:
         self.owner = owner
-        self._source = find_frames(space, image_key, owner=owner)
+        self._source = find_frames(space, image_key, owner=owner, size=encoder.frame_size)
         self._keep = check_keep(space, keep, owner)
-        self.space: gym.Space[Any] = latent_space
+        self._also = check_also(space, encoder.also_reads, owner)
+        self.space: gym.Space[Any] = encoder.latent_space
         if self._keep:
             assert isinstance(space, gym.spaces.Dict)
-            self.space = gym.spaces.Dict({LATENT: latent_space, **{key: space[key] for key in self._keep}})
+            self.space = gym.spaces.Dict({LATENT: encoder.latent_space, **{key: space[key] for key in self._keep}})
 
-    def frames(self, observations: Any, rows: int) -> Frames:
-        """A batch of observations -> uint8 [rows, 128, 128, 3]."""
-        self._check_kept(observations)
-        return self._source.of(observations, rows)
+    def seen(self, observations: Any, rows: int) -> Seen:
+        """What the encoder reads of a batch of observations, all arrays of so many rows."""
+        self._check_whole(observations)
+        frames = self._source.of(observations, rows)
+        if not self._also:
+            return frames
+        also = {key: np.asarray(observations[key]) for key in self._also}
+        for key, array in also.items():
+            if array.shape[:1] != (rows,):
+                raise ObservationError(
+                    f"{self.owner}: observation[{key!r}] must have {rows} rows, but it has shape {array.shape}; make the "
+                    "environment keep to its space."
+                )
+        return {IMAGE: frames, **also}
 
-    def frame(self, observation: Any) -> Frames:
-        """One environment's observation -> uint8 [1, 128, 128, 3]."""
-        self._check_kept(observation)
+    def seen_of_one(self, observation: Any) -> Seen:
+        """As `seen`, for the observation of a single environment: arrays of one row."""
+        return self.seen_of_each([observation])
+
+    def seen_of_each(self, observations: Sequence[Any]) -> Seen:
+        """As `seen`, for the observations of single environments: arrays of one row for each."""
+        frames = np.concatenate([self._frame(observation) for observation in observations])
+        if not self._also:
+            return frames
+        return {
+            IMAGE: frames,
+            **{key: np.stack([observation[key] for observation in observations]) for key in self._also},
+        }
+
+    def _frame(self, observation: Any) -> npt.NDArray[np.uint8]:
+        self._check_whole(observation)
         return self._source.of_one(observation)
 
-    def _check_kept(self, observation: Any) -> None:
+    def _check_whole(self, observation: Any) -> None:
         # Before anything is encoded: a refused observation must not have moved the memory.
-        missing = [key for key in self._keep if not isinstance(observation, Mapping) or key not in observation]
+        wanted = (*self._keep, *self._also)
+        missing = [key for key in wanted if not isinstance(observation, Mapping) or key not in observation]
         if missing:
+            reader = "keep= asks for" if missing[0] in self._keep else "the encoder reads"
             raise ObservationError(
-                f"{self.owner}: the observation lacks {', '.join(map(repr, missing))}, which its space promises and keep= asks "
-                "for; make the environment keep to its space."
+                f"{self.owner}: the observation lacks {', '.join(map(repr, missing))}, which its space promises and {reader}; "
+                "make the environment keep to its space."
             )
 
     def join(self, latents: Latents, observations: Any) -> Any:
@@ -116,6 +155,24 @@ class LatentObservations:
         if not self._keep:
             return latents
         return {LATENT: latents, **{key: copy.deepcopy(observations[key]) for key in self._keep}}
+
+
+def some(seen: Seen, mask: npt.NDArray[np.bool_]) -> Seen:
+    """The rows of a batch that are in the mask."""
+    return {key: array[mask] for key, array in seen.items()} if isinstance(seen, dict) else seen[mask]
+
+
+def check_also(space: gym.Space[Any], also: tuple[str, ...], owner: str) -> tuple[str, ...]:
+    """The keys that an encoder reads besides the image; raises ObservationError if the observation has no such entries."""
+    entries = space.spaces if isinstance(space, gym.spaces.Dict) else {}
+    for key in also:
+        if not isinstance(entries.get(key), (gym.spaces.Box, gym.spaces.Discrete)):
+            came = f"its entries are {', '.join(map(repr, entries))}" if entries else f"it is a {type(space).__name__}"
+            raise ObservationError(
+                f"{owner}: the encoder reads {', '.join(map(repr, also))} of every observation, a Box or a Discrete each, at "
+                f"the top of a Dict, but {key!r} is not there ({came}); add it in the environment, flattening a nested Dict."
+            )
+    return also
 
 
 def check_keep(space: gym.Space[Any], keep: Sequence[str], owner: str) -> tuple[str, ...]:

@@ -11,10 +11,9 @@ import numpy.typing as npt
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecEnv, VecEnvWrapper
 
-from vpt_gym.encoder import VPTEncoder
 from vpt_gym.errors import ObservationError, ResetNeeded, check_count
-from vpt_gym.frames import Frames
-from vpt_gym.wrappers.observations import LatentObservations, Latents, as_encoder, check_kind, refuse_latents
+from vpt_gym.streams import Encoder, Stream
+from vpt_gym.wrappers.observations import LatentObservations, Latents, Seen, as_encoder, check_kind, refuse_latents
 from vpt_gym.wrappers.providers import check_registered, make_folder, qualified_id
 from vpt_gym.wrappers.resize import ResizeFrame
 
@@ -30,13 +29,17 @@ class VecVPTLatent(VecEnvWrapper):
 
     Args:
         venv: its observation is an image (uint8; height x width x 1 or 3, or channels first) or a Dict with one.
-        encoder: from `vpt_gym.load_encoder`, shared freely; or a source string.
+        encoder: from `vpt_gym.load_encoder` or `vpt_gym.minestudio.encoder_from_policy`, shared freely; or a source string.
         image_key: key of the image, where not exactly one entry of a Dict observation is an image.
         keep: keys of a Dict observation to hand on beside the latent; the observation is then a Dict with `latent` and these
             (use SB3's MultiInputPolicy).
         encoder_options: keyword arguments of `load_encoder`, when `encoder` is a source string.
 
     Observations are float32 [N, latent_size], or with `keep` a Dict `{"latent": ..., ...}`; fresh arrays every time.
+
+    Attributes:
+        encoder: the encoder.
+        latent_stream: the memory of the running episodes.
 
     Raises:
         VPTGymError: `venv` is no VecEnv, or `encoder` no encoder.
@@ -48,7 +51,7 @@ class VecVPTLatent(VecEnvWrapper):
     def __init__(
         self,
         venv: VecEnv,
-        encoder: VPTEncoder | str,
+        encoder: Encoder | str,
         *,
         image_key: str | None = None,
         keep: Sequence[str] = (),
@@ -63,19 +66,17 @@ class VecVPTLatent(VecEnvWrapper):
             inner = inner.venv
         refuse_latents(venv.observation_space, owner)
         loaded = as_encoder(encoder, encoder_options)
-        self._latent_observations = LatentObservations(
-            venv.observation_space, loaded.latent_space, image_key, keep, owner
-        )
+        self._latent_observations = LatentObservations(venv.observation_space, loaded, image_key, keep, owner)
         super().__init__(venv, observation_space=self._latent_observations.space)
         self.encoder = loaded
-        self._latent_stream = loaded.stream(venv.num_envs)
+        self.latent_stream: Stream = loaded.stream(venv.num_envs)
         self._was_reset = False
 
     def reset(self) -> Any:
         """Resets all environments; the observations are the opening frames' latents."""
         observations = self.venv.reset()
         self.reset_infos = self.venv.reset_infos
-        frames = self._latent_observations.frames(observations, self.num_envs)
+        frames = self._latent_observations.seen(observations, self.num_envs)
         latents = self._encode(frames, np.ones(self.num_envs, np.bool_))
         self._was_reset = True
         return self._latent_observations.join(latents, observations)
@@ -90,17 +91,15 @@ class VecVPTLatent(VecEnvWrapper):
         """Waits for the environments and encodes their frames in one call, two when episodes end."""
         observations, rewards, dones, infos = self.venv.step_wait()
         self.reset_infos = self.venv.reset_infos
-        frames = self._latent_observations.frames(observations, self.num_envs)
+        frames = self._latent_observations.seen(observations, self.num_envs)
         done = np.asarray(dones, dtype=np.bool_)
         if done.any():
             infos = self._with_terminal_latents(infos, np.flatnonzero(done))
         latents = self._encode(frames, done)
         return self._latent_observations.join(latents, observations), rewards, dones, infos
 
-    def _encode(
-        self, frames: Frames, first: npt.NDArray[np.bool_], rows: npt.NDArray[np.int64] | None = None
-    ) -> Latents:
-        latents: Latents = self._latent_stream.step(frames, first, rows=rows).cpu().numpy()
+    def _encode(self, frames: Seen, first: npt.NDArray[np.bool_], rows: npt.NDArray[np.int64] | None = None) -> Latents:
+        latents: Latents = self.latent_stream.step(frames, first, rows=rows).cpu().numpy()
         return latents
 
     def _with_terminal_latents(
@@ -114,7 +113,7 @@ class VecVPTLatent(VecEnvWrapper):
                 f"episode that ends, but it is missing for environments {missing}; make the VecEnv provide it, as SB3's own do."
             )
         last = [infos[row]["terminal_observation"] for row in rows]
-        frames = np.concatenate([self._latent_observations.frame(observation) for observation in last])
+        frames = self._latent_observations.seen_of_each(last)
         latents = self._encode(frames, np.zeros(len(rows), np.bool_), rows)
         result = list(infos)
         for row, latent, observation in zip(rows, latents, last, strict=True):
@@ -127,7 +126,7 @@ def make_latent_vec_env(
     env_id: str | Callable[..., gym.Env[Any, Any]],
     n_envs: int = 1,
     *,
-    encoder: VPTEncoder | str,
+    encoder: Encoder | str,
     seed: int | None = None,
     env_kwargs: dict[str, Any] | None = None,
     image_key: str | None = None,
@@ -139,13 +138,13 @@ def make_latent_vec_env(
 ) -> VecVPTLatent:
     """Makes `n_envs` environments, each in a process of its own, and one encoder for all of them.
 
-    Frames are resized to 128x128 inside the workers, so 49 KB and not a whole frame cross the pipe. With more than one
-    environment a script needs `if __name__ == "__main__":`, as with every SubprocVecEnv.
+    Frames are resized inside the workers to what the encoder looks at, so 49 KB (VPT: 128x128) and not a whole frame cross the
+    pipe. With more than one environment a script needs `if __name__ == "__main__":`, as with every SubprocVecEnv.
 
     Args:
         env_id: id for `gymnasium.make`, or a function that makes an environment. ViZDoom's need no import of ViZDoom.
         n_envs: how many.
-        encoder: from `vpt_gym.load_encoder`, or a source string.
+        encoder: from `vpt_gym.load_encoder` or `vpt_gym.minestudio.encoder_from_policy`; or a source string.
         seed: of the first environment; the others count on from it.
         env_kwargs: keyword arguments of the environment.
         image_key: key of the image, where not exactly one entry of a Dict observation is an image.
@@ -161,6 +160,7 @@ def make_latent_vec_env(
             package of a known environment is not installed.
     """
     check_count("n_envs", n_envs)
+    loaded = as_encoder(encoder, encoder_options)
     if isinstance(env_id, str):
         env_id = qualified_id(env_id)
         check_registered(env_id)
@@ -177,10 +177,14 @@ def make_latent_vec_env(
         vec_env_kwargs=vec_env_kwargs,
         monitor_dir=monitor_dir,
         wrapper_class=ResizeFrame,
-        wrapper_kwargs={"image_key": image_key, "keep": keep},
+        wrapper_kwargs={
+            "image_key": image_key,
+            "keep": tuple(dict.fromkeys((*keep, *loaded.also_reads))),
+            "size": loaded.frame_size,
+        },
     )
     try:
-        return VecVPTLatent(venv, encoder, image_key=image_key, keep=keep, encoder_options=encoder_options)
+        return VecVPTLatent(venv, loaded, image_key=image_key, keep=keep)
     except BaseException:
         # The workers are processes: they must not outlive the failure.
         venv.close()

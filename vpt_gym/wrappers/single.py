@@ -8,8 +8,8 @@ from typing import Any, SupportsFloat
 import gymnasium as gym
 import numpy as np
 
-from vpt_gym.encoder import VPTEncoder
 from vpt_gym.errors import ObservationError, ResetNeeded
+from vpt_gym.streams import Encoder, Stream
 from vpt_gym.wrappers.observations import LatentObservations, as_encoder, check_kind, owner_of
 
 __all__ = ["VPTLatentObservation"]
@@ -23,13 +23,18 @@ class VPTLatentObservation(gym.ObservationWrapper[Any, Any, Any], gym.utils.Reco
 
     Args:
         env: its observation is an image (uint8; height x width x 1 or 3, or channels first) or a Dict with one.
-        encoder: from `vpt_gym.load_encoder`, shared freely; or a source string.
+        encoder: from `vpt_gym.load_encoder` or `vpt_gym.minestudio.encoder_from_policy`, shared freely; or a source string.
         image_key: key of the image, where not exactly one entry of a Dict observation is an image.
         keep: keys of a Dict observation to hand on beside the latent; the observation is then a Dict with `latent` and these.
         encoder_options: keyword arguments of `load_encoder`, when `encoder` is a source string.
 
     The observation is float32 [latent_size], or with `keep` a Dict `{"latent": ..., ...}`. The wrapper's arguments are
-    recorded in `env.spec` as the encoder's source and options, so that `gymnasium.make(env.spec)` rebuilds the environment.
+    recorded in `env.spec` as the encoder's source and options (an encoder made from a policy stands for itself), so that
+    `gymnasium.make(env.spec)` rebuilds the environment.
+
+    Attributes:
+        encoder: the encoder.
+        latent_stream: the memory of the running episode.
 
     Raises:
         VPTGymError: `env` is no environment, or `encoder` no encoder.
@@ -41,7 +46,7 @@ class VPTLatentObservation(gym.ObservationWrapper[Any, Any, Any], gym.utils.Reco
     def __init__(
         self,
         env: gym.Env[Any, Any],
-        encoder: VPTEncoder | str,
+        encoder: Encoder | str,
         *,
         image_key: str | None = None,
         keep: Sequence[str] = (),
@@ -51,19 +56,16 @@ class VPTLatentObservation(gym.ObservationWrapper[Any, Any, Any], gym.utils.Reco
         owner = owner_of(env)
         _refuse_double_wrapping(env, owner)
         self.encoder = as_encoder(encoder, encoder_options)
-        self._latent_observations = LatentObservations(
-            env.observation_space, self.encoder.latent_space, image_key, keep, owner
-        )
+        self._latent_observations = LatentObservations(env.observation_space, self.encoder, image_key, keep, owner)
         gym.utils.RecordConstructorArgs.__init__(
             self,
-            encoder=self.encoder.source,
+            **self.encoder.recorded,
             image_key=image_key,
             keep=list(keep),
-            encoder_options=self.encoder.options,
         )
         gym.ObservationWrapper.__init__(self, env)
         self.observation_space = self._latent_observations.space
-        self._stream = self.encoder.stream(1)
+        self.latent_stream: Stream = self.encoder.stream(1)
         self._opens: bool | None = None
         """Whether the next frame opens an episode; None before the first reset."""
 
@@ -84,8 +86,8 @@ class VPTLatentObservation(gym.ObservationWrapper[Any, Any, Any], gym.utils.Reco
 
     def observation(self, observation: Any) -> Any:
         """Encodes the next frame of the running episode and moves its memory on; called by `reset` and `step`."""
-        frame = self._latent_observations.frame(observation)
-        latents = self._stream.step(frame, np.array([bool(self._opens)]))
+        frame = self._latent_observations.seen_of_one(observation)
+        latents = self.latent_stream.step(frame, np.array([bool(self._opens)]))
         self._opens = False
         return self._latent_observations.join(latents[0].cpu().numpy(), observation)
 

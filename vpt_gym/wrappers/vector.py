@@ -10,16 +10,17 @@ import numpy.typing as npt
 from gymnasium.vector import AutoresetMode, VectorEnv, VectorWrapper
 from gymnasium.vector.utils import batch_space
 
-from vpt_gym.encoder import VPTEncoder
 from vpt_gym.errors import ObservationError, ResetNeeded
-from vpt_gym.frames import Frames
+from vpt_gym.streams import Encoder, Stream
 from vpt_gym.wrappers.observations import (
     LatentObservations,
     Latents,
+    Seen,
     as_encoder,
     check_kind,
     owner_of,
     refuse_latents,
+    some,
 )
 
 __all__ = ["VPTLatentObservation"]
@@ -37,12 +38,16 @@ class VPTLatentObservation(VectorWrapper):
     Args:
         env: a vector environment, whose single observation is an image (uint8; height x width x 1 or 3, or channels first)
             or a Dict with one; `metadata["autoreset_mode"]` must be set, as Gymnasium's own are.
-        encoder: from `vpt_gym.load_encoder`, shared freely; or a source string.
+        encoder: from `vpt_gym.load_encoder` or `vpt_gym.minestudio.encoder_from_policy`, shared freely; or a source string.
         image_key: key of the image, where not exactly one entry of a Dict observation is an image.
         keep: keys of a Dict observation to hand on beside the latent; the observation is then a Dict with `latent` and these.
         encoder_options: keyword arguments of `load_encoder`, when `encoder` is a source string.
 
     Observations are float32 [N, latent_size], or with `keep` a Dict `{"latent": ..., ...}`; fresh arrays every time.
+
+    Attributes:
+        encoder: the encoder.
+        latent_stream: the memory of the running episodes.
 
     Raises:
         VPTGymError: `env` is no vector environment, or `encoder` no encoder.
@@ -55,7 +60,7 @@ class VPTLatentObservation(VectorWrapper):
     def __init__(
         self,
         env: VectorEnv[Any, Any, Any],
-        encoder: VPTEncoder | str,
+        encoder: Encoder | str,
         *,
         image_key: str | None = None,
         keep: Sequence[str] = (),
@@ -68,11 +73,11 @@ class VPTLatentObservation(VectorWrapper):
         self._mode = _autoreset_mode(env, self._owner)
         self.encoder = as_encoder(encoder, encoder_options)
         self._latent_observations = LatentObservations(
-            env.single_observation_space, self.encoder.latent_space, image_key, keep, self._owner
+            env.single_observation_space, self.encoder, image_key, keep, self._owner
         )
         self.single_observation_space = self._latent_observations.space
         self.observation_space = batch_space(self._latent_observations.space, env.num_envs)
-        self._stream = self.encoder.stream(env.num_envs)
+        self.latent_stream: Stream = self.encoder.stream(env.num_envs)
         self._latents: Latents | None = None
         """[N, latent_size], a private copy of the latents handed out last; None before the first reset."""
         self._done: Mask = np.zeros(env.num_envs, np.bool_)
@@ -86,14 +91,14 @@ class VPTLatentObservation(VectorWrapper):
             # Gymnasium's environments take the mask out of the dict they are given; this one is the caller's.
             options = dict(options)
         observations, infos = self.env.reset(seed=seed, options=options)
-        frames = self._latent_observations.frames(observations, self.num_envs)
+        frames = self._latent_observations.seen(observations, self.num_envs)
         if mask is None:
             latents = self._step_all(frames, np.ones(self.num_envs, np.bool_))
             self._done = np.zeros(self.num_envs, np.bool_)
         else:
             assert self._latents is not None
             latents = self._latents.copy()
-            latents[mask] = self._step_rows(frames[mask], np.flatnonzero(mask), opening=True)
+            latents[mask] = self._step_rows(some(frames, mask), np.flatnonzero(mask), opening=True)
             self._done = self._done & ~mask
         self._latents = latents
         return self._latent_observations.join(latents.copy(), observations), infos
@@ -103,7 +108,7 @@ class VPTLatentObservation(VectorWrapper):
         if self._latents is None:
             raise ResetNeeded(f"{self._owner}: step was called before reset; call reset first.")
         observations, rewards, terminations, truncations, infos = self.env.step(actions)
-        frames = self._latent_observations.frames(observations, self.num_envs)
+        frames = self._latent_observations.seen(observations, self.num_envs)
         done = np.asarray(terminations, np.bool_) | np.asarray(truncations, np.bool_)
         if self._mode is AutoresetMode.SAME_STEP:
             if done.any():
@@ -123,12 +128,12 @@ class VPTLatentObservation(VectorWrapper):
             infos,
         )
 
-    def _step_all(self, frames: Frames, first: Mask) -> Latents:
-        latents: Latents = self._stream.step(frames, first).cpu().numpy()
+    def _step_all(self, frames: Seen, first: Mask) -> Latents:
+        latents: Latents = self.latent_stream.step(frames, first).cpu().numpy()
         return latents
 
-    def _step_rows(self, frames: Frames, rows: npt.NDArray[np.int64], *, opening: bool) -> Latents:
-        latents: Latents = self._stream.step(frames, np.full(len(rows), opening), rows=rows).cpu().numpy()
+    def _step_rows(self, frames: Seen, rows: npt.NDArray[np.int64], *, opening: bool) -> Latents:
+        latents: Latents = self.latent_stream.step(frames, np.full(len(rows), opening), rows=rows).cpu().numpy()
         return latents
 
     def _with_final_latents(self, infos: dict[str, Any], rows: npt.NDArray[np.int64]) -> dict[str, Any]:
@@ -146,7 +151,7 @@ class VPTLatentObservation(VectorWrapper):
                 "environment provide them, or use NEXT_STEP mode."
             )
         final = [_row_of(final_obs, row) for row in rows]
-        frames = np.concatenate([self._latent_observations.frame(observation) for observation in final])
+        frames = self._latent_observations.seen_of_each(final)
         latents = self._step_rows(frames, rows, opening=False)
         encoded = np.full(self.num_envs, None, dtype=object)
         for row, latent, observation in zip(rows, latents, final, strict=True):
