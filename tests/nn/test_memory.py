@@ -12,7 +12,7 @@ import torch
 from tests.support.network import encoder_of, random_net
 from tests.support.scripted import quick_encoder
 from vpt_gym.encoder import VPTEncoder
-from vpt_gym.nn import VPTNet
+from vpt_gym.nn import Memory, VPTNet
 
 TOLERANCE = 1e-4
 ROWS = 2
@@ -203,3 +203,41 @@ def test_bfloat16_stays_close(net: VPTNet) -> None:
     assert rounded.dtype == torch.float32
     cosine = torch.nn.functional.cosine_similarity(exact, rounded, dim=1)
     assert float(cosine.min()) > 0.98
+
+
+def test_goals_share_a_frame_and_nothing_else() -> None:
+    """Each goal has rows of its own: the same as a network whose convolutions add that goal, stepped by itself."""
+    net, generator = random_net(), torch.Generator().manual_seed(7)
+    goals_bgc = torch.randn(ROWS, 2, net.config.hidden_size, generator=generator)
+    frames = torch.from_numpy(pictures(ROWS, 6)).repeat_interleave(8, dim=2).repeat_interleave(8, dim=3)
+    first = torch.zeros(ROWS, 6, dtype=torch.bool)
+    first[1, 4] = True
+    device, dtype = torch.device("cpu"), torch.float32
+    together = Memory.empty(net.config, 2 * ROWS, blocks=4, device=device, dtype=dtype)
+    seen = []
+    for t in range(6):
+        now = slice(t, t + 1)
+        flags = first[:, now].repeat_interleave(2, dim=0)
+        (out,) = net(frames[:, now], flags, together, layers=("final",), goals_bgc=goals_bgc)
+        seen.append(out)
+    for row in range(ROWS):
+        for goal in range(2):
+            memory = Memory.empty(net.config, 1, blocks=4, device=device, dtype=dtype)
+            shifted = Shifted(net.cnn, goals_bgc[row, goal])
+            alone = random_net()
+            alone.cnn = shifted
+            (expected,) = alone(frames[row : row + 1], first[row : row + 1], memory, layers=("final",))
+            found = torch.cat([out[2 * row + goal] for out in seen])
+            assert float((found - expected[0]).abs().max()) <= TOLERANCE
+    assert float((seen[-1][0] - seen[-1][1]).abs().max()) > 0.1, "the goals make no difference"
+
+
+class Shifted(torch.nn.Module):
+    """Convolutions, and a vector added to what they make of each frame."""
+
+    def __init__(self, cnn: torch.nn.Module, goal_c: torch.Tensor) -> None:
+        super().__init__()
+        self.cnn, self.goal_c = cnn, goal_c
+
+    def forward(self, frames_nhwc: torch.Tensor) -> torch.Tensor:
+        return self.cnn(frames_nhwc) + self.goal_c

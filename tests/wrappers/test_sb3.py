@@ -318,11 +318,21 @@ class TestMakeLatentVecEnv:
     def test_workers_end_when_wrapping_fails(self, encoder: VPTEncoder, monkeypatch: pytest.MonkeyPatch) -> None:
         closed = []
         monkeypatch.setattr(SubprocVecEnv, "close", lambda self: closed.append(self))  # noqa: PLW0108 - must bind
-        with pytest.raises(VPTGymError, match="unknown preset"):
-            make_latent_vec_env(ScriptedEnv, 2, encoder="random:huge")
+
+        def no_memory(*_: object) -> None:
+            raise VPTGymError("no memory is left")
+
+        monkeypatch.setattr(VPTEncoder, "stream", no_memory)
+        with pytest.raises(VPTGymError, match="no memory is left"):
+            make_latent_vec_env(ScriptedEnv, 2, encoder=encoder)
         assert len(closed) == 1
         monkeypatch.undo()
         closed[0].close()
+
+    def test_no_worker_starts_for_a_wrong_encoder(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(SubprocVecEnv, "__init__", lambda *_: pytest.fail("a worker was started"))
+        with pytest.raises(VPTGymError, match="unknown preset"):
+            make_latent_vec_env(ScriptedEnv, 2, encoder="random:huge")
 
 
 class TestBadInput:

@@ -297,7 +297,7 @@ class TestBadInput:
                     wrapper(env, encoder)
 
     def test_encoders(self, encoder: VPTEncoder) -> None:
-        with pytest.raises(VPTGymError, match="must be a VPTEncoder or a source string, not a int"):
+        with pytest.raises(VPTGymError, match="must be one of vpt_gym's encoders or a source string, not a int"):
             vpt_gym.VPTLatentObservation(ScriptedEnv(), 3)  # type: ignore[arg-type]
         with pytest.raises(VPTGymError, match="encoder_options go with a source string"):
             vpt_gym.VPTLatentObservation(ScriptedEnv(), encoder, encoder_options={"layer": "cnn"})
