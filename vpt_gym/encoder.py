@@ -7,9 +7,10 @@ import json
 import logging
 import threading
 import weakref
-from collections.abc import Hashable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from functools import cached_property, partial
 from typing import Any, Final
 
 import gymnasium as gym
@@ -17,14 +18,14 @@ import torch
 from torch import Tensor
 
 from vpt_gym.config import FRAME_SIZE, VPTConfig
-from vpt_gym.errors import VPTGymError, check_count
+from vpt_gym.errors import VPTGymError, WeightsError, check_count
 from vpt_gym.frames import preprocessing
 from vpt_gym.latents import LatentChoice, check_pooling
 from vpt_gym.nn import Memory, VPTNet, accelerate
 from vpt_gym.nn.cuda import StepGraphs
 from vpt_gym.precision import DTYPES, arithmetic, choose_precision
 from vpt_gym.streams import Flags, Frames, Rows, as_tensor, check_flags, check_frames, check_rows, count_of
-from vpt_gym.weights import LoadReport, ResolvedSource, load_checkpoint, resolve
+from vpt_gym.weights import LoadReport, ResolvedSource, VPTHeads, load_checkpoint, load_heads, resolve
 
 __all__ = ["LatentStream", "VPTEncoder", "load_encoder"]
 
@@ -44,6 +45,16 @@ class _Weights:
     report: LoadReport
     precision: str
     path: str
+    load_heads: Callable[[], VPTHeads] | None = None
+
+    @cached_property
+    def heads(self) -> VPTHeads:
+        """VPT's heads from where the network came from, loaded once."""
+        if self.load_heads is None:
+            raise WeightsError(
+                "This encoder was made around a network without heads: take one that load_encoder gives."
+            )
+        return self.load_heads()
 
 
 _loaded: weakref.WeakValueDictionary[Hashable, _Weights] = weakref.WeakValueDictionary()
@@ -91,7 +102,8 @@ def _shared_weights(resolved: ResolvedSource, device: torch.device, precision: s
             del checkpoint
             with arithmetic(device, precision):
                 path = accelerate(net)
-            weights = _loaded[key] = _Weights(net, digest, report, precision, path)
+            heads = partial(load_heads, resolved, net.config.hidden_size)
+            weights = _loaded[key] = _Weights(net, digest, report, precision, path, heads)
             logger.info("%s: %s; %s in %s", source, report.summary(), path, precision)
     return weights
 
@@ -175,6 +187,21 @@ class VPTEncoder:
     def latent_space(self) -> gym.spaces.Box:
         """Space of one latent: every finite float32 [latent_size]; a fresh object."""
         return self._choice.space
+
+    @property
+    def heads(self) -> VPTHeads:
+        """VPT's own heads, float32, from the same source as the network: loaded when first asked for, and kept.
+
+        Raises:
+            WeightsError: the source has no whole heads that fit the network, or has changed since.
+            VPTGymError: the latent is not that of the final layer, which the heads read.
+        """
+        if self._choice.layer != "final":
+            raise VPTGymError(
+                f"VPT's heads read the final layer, but this encoder's latents are layer={self._choice.layer!r}: load it with "
+                "layer='final'."
+            )
+        return self._weights.heads
 
     @property
     def frame_size(self) -> int:

@@ -1,6 +1,7 @@
 """Where a checkpoint comes from, what it must hold, and what may not be trusted."""
 
 from vpt_gym.weights.checkpoint import Checkpoint, LoadReport, load_checkpoint, take_checkpoint
+from vpt_gym.weights.heads import VPTHeads, load_heads
 from vpt_gym.weights.names import TensorSpec, table
 from vpt_gym.weights.source import ResolvedSource, Untrained, resolve
 
@@ -10,7 +11,9 @@ __all__ = [
     "ResolvedSource",
     "TensorSpec",
     "Untrained",
+    "VPTHeads",
     "load_checkpoint",
+    "load_heads",
     "resolve",
     "table",
     "take_checkpoint",

@@ -1,4 +1,4 @@
-"""The architecture as a checkpoint's companion file declares it: MineStudio's `config.json`, OpenAI's `.model`."""
+"""What a checkpoint's companion file declares, MineStudio's `config.json` or OpenAI's `.model`: architecture, temperature."""
 
 from __future__ import annotations
 
@@ -10,11 +10,13 @@ from vpt_gym.errors import WeightsError
 from vpt_gym.weights.files import check_is_data
 from vpt_gym.weights.pickles import plain_data
 
-__all__ = ["read_declared"]
+__all__ = ["read_declared", "read_temperature"]
 
 _LARGEST = 2**20
 _IN_MODEL = ("model", "args", "net", "args")
 _IN_CONFIG = ("policy_kwargs",)
+_HEAD_IN_MODEL = ("model", "args", "pi_head_opts")
+_TEMPERATURE = "temperature"
 
 
 def read_declared(path: Path) -> Mapping[str, object]:
@@ -29,6 +31,42 @@ def read_declared(path: Path) -> Mapping[str, object]:
     Raises:
         WeightsError: the file is not of its format, is untrustworthy, or its arguments are not where they belong.
     """
+    data = _content(path)
+    if path.suffix != ".json":
+        return _arguments(path, data, _IN_MODEL)
+    if isinstance(data, dict) and _IN_CONFIG[0] not in data:
+        return {}
+    return _arguments(path, data, _IN_CONFIG)
+
+
+def read_temperature(path: Path) -> object:
+    """Read the temperature of the action head from a `config.json` or a `.model`.
+
+    Args:
+        path: the file. The format goes by its name: JSON for `.json`, a pickle for anything else.
+
+    Returns:
+        What the file gives as the temperature, of whatever type; None where a `config.json` is silent about it.
+
+    Raises:
+        WeightsError: the file is not of its format, is untrustworthy, or is a `.model` without a temperature.
+    """
+    data = _content(path)
+    if path.suffix == ".json":
+        return data.get(_TEMPERATURE) if isinstance(data, dict) else None
+    options: object = data
+    for key in _HEAD_IN_MODEL:
+        options = options.get(key) if isinstance(options, dict) else None
+    if not isinstance(options, dict) or options.get(_TEMPERATURE) is None:
+        where = "".join(f"[{key!r}]" for key in (*_HEAD_IN_MODEL, _TEMPERATURE))
+        raise WeightsError(
+            f"{path} holds no temperature of the action head at {where}: name the description that belongs to the weights, "
+            "or move it aside, and the heads take the 2.0 of OpenAI's agent."
+        )
+    return options[_TEMPERATURE]
+
+
+def _content(path: Path) -> object:
     check_is_data(path)
     if path.stat().st_size > _LARGEST:
         raise WeightsError(
@@ -37,17 +75,14 @@ def read_declared(path: Path) -> Mapping[str, object]:
         )
     content = path.read_bytes()
     if path.suffix != ".json":
-        return _arguments(path, plain_data(path, content), _IN_MODEL)
+        return plain_data(path, content)
     try:
-        data = json.loads(content)
+        return json.loads(content)
     except (ValueError, RecursionError) as error:
         raise WeightsError(
             f"{path} is not JSON ({error}): get it again from its source, or move it aside, since the "
             "architecture is also read from the tensors."
         ) from error
-    if isinstance(data, dict) and _IN_CONFIG[0] not in data:
-        return {}
-    return _arguments(path, data, _IN_CONFIG)
 
 
 def _arguments(path: Path, data: object, keys: tuple[str, ...]) -> Mapping[str, object]:

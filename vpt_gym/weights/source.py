@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Hashable
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import parse_qsl
@@ -12,7 +12,7 @@ from vpt_gym.config import PRESETS
 from vpt_gym.errors import WeightsError
 from vpt_gym.weights.hub import fetch
 
-__all__ = ["ResolvedSource", "Untrained", "resolve"]
+__all__ = ["ResolvedSource", "Untrained", "resolve", "unchanged"]
 
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
@@ -178,6 +178,17 @@ def _local(source: str, path: Path, model: Path | None) -> ResolvedSource:
 
 def _from_files(source: str, weights: Path, declared: Path | None) -> ResolvedSource:
     files = [path.absolute() for path in (weights, declared) if path is not None]
+    return ResolvedSource(source, files[0], files[1] if declared is not None else None, None, _identity(files))
+
+
+def _identity(files: Sequence[Path]) -> Hashable:
     stats = [path.stat() for path in files]
-    identity = tuple((str(path), stat.st_mtime_ns, stat.st_size) for path, stat in zip(files, stats, strict=True))
-    return ResolvedSource(source, files[0], files[1] if declared is not None else None, None, identity)
+    return tuple((str(path), stat.st_mtime_ns, stat.st_size) for path, stat in zip(files, stats, strict=True))
+
+
+def unchanged(resolved: ResolvedSource) -> bool:
+    """Whether the files of a source are there and still what they were when it was resolved."""
+    try:
+        return _identity(resolved.files) == resolved.identity
+    except OSError:
+        return False

@@ -1,0 +1,138 @@
+"""PPO with VPT's loss for fine-tuning: what it learns stays close to what it knew."""
+
+from __future__ import annotations
+
+import math
+from numbers import Real
+from typing import Any
+
+import numpy as np
+import torch
+from stable_baselines3 import PPO
+from stable_baselines3.common.distributions import MultiCategoricalDistribution
+from stable_baselines3.common.type_aliases import GymEnv, PyTorchObs
+from torch import Tensor
+
+from vpt_gym.errors import VPTGymError
+from vpt_gym.heads.modules import ActionHead
+from vpt_gym.heads.policy import PretrainedHeadPolicy
+
+__all__ = ["KLPPO"]
+
+
+class KLPPO(PPO):
+    """PPO whose loss has `kl_coef * KL(teacher, policy)` added, the teacher being the heads that the policy began as.
+
+    Source: VPT (arXiv 2206.11795), appendix on RL fine-tuning, where it stands in place of an entropy bonus. The divergence is
+    that of buttons plus that of camera, averaged over a minibatch. The teacher reads the latents that are in the rollout
+    buffer already, so it costs one matrix product. After each iteration, a rollout and the training on it, the coefficient is
+    multiplied with `kl_decay`. Logged are `train/kl_coef`, which the iteration had, and `train/kl_to_teacher`. With `kl_coef=0`
+    it is Stable-Baselines3's PPO, bit for bit, which logs the divergence besides.
+
+    A saved model holds the teacher and the coefficient as it was, so that training goes on where it stopped.
+
+    Args:
+        policy: PretrainedHeadPolicy, or a class derived from it.
+        env: of latents, as VecVPTLatent makes it.
+        *args: PPO's others, in its order.
+        kl_coef: weight of the divergence in the first iteration; VPT began with 0.2.
+        kl_decay: what it is multiplied with after each iteration; VPT took 0.9995.
+        **kwargs: PPO's others by name, among them `policy_kwargs={"heads": encoder.heads}`.
+
+    Attributes:
+        kl_coef: weight of the divergence in the next iteration.
+        kl_decay: as given.
+        teacher: the frozen action head, latents [B, latent] -> logits [B, buttons + camera].
+
+    Raises:
+        VPTGymError: the policy is another, `kl_coef` is negative, or `kl_decay` is not above 0 and at most 1.
+    """
+
+    teacher: ActionHead
+
+    def __init__(
+        self,
+        policy: type[PretrainedHeadPolicy],
+        env: GymEnv | str,
+        *args: Any,
+        kl_coef: float = 0.2,
+        kl_decay: float = 0.9995,
+        **kwargs: Any,
+    ) -> None:
+        # Before super(), which ends in _setup_model.
+        self.kl_coef = kl_coef
+        self.kl_decay = kl_decay
+        super().__init__(policy, env, *args, **kwargs)
+
+    def _setup_model(self) -> None:
+        # Here and not in the constructor, because `load` sets attributes between the two.
+        if not issubclass(self.policy_class, PretrainedHeadPolicy):
+            raise VPTGymError(
+                f"KLPPO trains a PretrainedHeadPolicy, not {self.policy_class.__name__}, which has no teacher to stay near: "
+                'write KLPPO(PretrainedHeadPolicy, venv, policy_kwargs={"heads": encoder.heads}), or use PPO.'
+            )
+        if not (_is_number(self.kl_coef) and 0 <= self.kl_coef < math.inf):
+            raise VPTGymError(f"KLPPO: kl_coef must be a number from 0 on, not {self.kl_coef!r}; VPT began with 0.2.")
+        if not (_is_number(self.kl_decay) and 0 < self.kl_decay <= 1):
+            raise VPTGymError(f"KLPPO: kl_decay must be above 0 and at most 1, not {self.kl_decay!r}; VPT took 0.9995.")
+        if self._vec_normalize_env is not None and self._vec_normalize_env.norm_obs:
+            raise VPTGymError(
+                "KLPPO: VPT's heads read latents as they are, but VecNormalize scales them; give it norm_obs=False."
+            )
+        super()._setup_model()
+        self.teacher = ActionHead(self.policy_kwargs["heads"]).requires_grad_(False).to(self.device)
+
+    def _get_torch_save_params(self) -> tuple[list[str], list[str]]:
+        names, variables = super()._get_torch_save_params()
+        return [*names, "teacher"], variables
+
+    def train(self) -> None:
+        """Trains on the rollout buffer, then lets the coefficient decay."""
+        assert isinstance(self.policy, PretrainedHeadPolicy)
+        entropies: list[Tensor] = []
+        divergences: list[Tensor] = []
+        entropy_coef, kl_coef = self.ent_coef, self.kl_coef
+
+        def term(obs: PyTorchObs, student: MultiCategoricalDistribution, entropy: Tensor) -> Tensor:
+            with torch.set_grad_enabled(kl_coef > 0):
+                divergence = self._divergence(obs, student)
+            entropies.append(entropy.detach().mean())
+            divergences.append(divergence.detach().mean())
+            return entropy_coef * entropy - kl_coef * divergence if kl_coef > 0 else entropy
+
+        # PPO's loss holds -ent_coef * mean(entropy). With a coefficient of one and ent_coef * entropy - kl_coef * divergence in
+        # the entropy's place that is PPO's own term, plus the divergence's.
+        try:
+            if kl_coef > 0:
+                self.ent_coef = 1.0
+            with self.policy.entropy_replaced(term):
+                super().train()
+        finally:
+            self.ent_coef = entropy_coef
+        if kl_coef > 0:
+            self.logger.record("train/entropy_loss", -_mean(entropies))
+        self.logger.record("train/kl_to_teacher", _mean(divergences))
+        self.logger.record("train/kl_coef", kl_coef)
+        self.kl_coef = kl_coef * self.kl_decay
+
+    def _divergence(self, obs: PyTorchObs, student: MultiCategoricalDistribution) -> Tensor:
+        """KL(teacher, student) [B] at the observations that the student's distribution is for."""
+        assert isinstance(obs, Tensor)
+        with torch.no_grad():
+            logits_bn = self.teacher(obs.float())
+        total_b = torch.zeros(len(obs), device=obs.device)
+        parts = logits_bn.split([part.logits.shape[1] for part in student.distribution], dim=1)
+        for logits_bm, part in zip(parts, student.distribution, strict=True):
+            # torch's own kl_divergence is infinite where the student's probability is too small for a float32, which among
+            # thousands of buttons some are. Logarithms are not: a Categorical's logits are its log-probabilities.
+            teacher_bm = logits_bm.log_softmax(dim=1)
+            total_b = total_b + (teacher_bm.exp() * (teacher_bm - part.logits)).sum(dim=1)
+        return total_b
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, Real) and not isinstance(value, bool)
+
+
+def _mean(values: list[Tensor]) -> float:
+    return float(np.mean([float(value) for value in values]))

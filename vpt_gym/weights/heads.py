@@ -1,0 +1,275 @@
+"""VPT's own heads: the distribution of actions and the value of a state, both read from the final latent."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+
+import torch
+from torch import Tensor
+
+from vpt_gym.config import PRESETS
+from vpt_gym.errors import WeightsError
+from vpt_gym.weights.declared import read_temperature
+from vpt_gym.weights.files import open_tensor_file
+from vpt_gym.weights.source import ResolvedSource, Untrained, unchanged
+
+__all__ = ["VPTHeads", "load_heads"]
+
+OPENAI_TEMPERATURE: Final = 2.0
+"""What a `.weights` file without its `.model` was trained with (`PI_HEAD_KWARGS` in Video-Pre-Training's agent.py)."""
+MINESTUDIO_TEMPERATURE: Final = 1.0
+"""What MineStudio's `MinePolicy` takes where nothing is said."""
+
+_BUTTONS: Final = 8641
+_CAMERA: Final = 121
+_UNTRAINED_SCALE: Final = 0.01
+"""Length of an untrained row of `pi_head`, as VPT itself starts it: logits of that size, so an all but uniform policy."""
+_EXAMPLES: Final = 5
+
+Shape = tuple[int, ...]
+
+
+class VPTHeads:
+    """The tensors of VPT's `pi_head` and `value_head` in float32 on the CPU, with the temperature of the actions. Frozen.
+
+    From `encoder.heads`, or from the state of a live policy by `from_state_dict`.
+
+    A pickle of them holds sizes, temperature and fingerprint, but no tensors: Stable-Baselines3 writes a policy's arguments
+    beside its parameters, and 70 MB of heads need not be there twice. What comes out of such a pickle is good for loading the
+    saved policy and for nothing else; its tensors are NaN (`is_empty`). Two heads are equal when their fingerprints are.
+
+    Attributes:
+        latent_size: length of the latent that they read.
+        buttons: how many combinations of buttons there are (VPT: 8641).
+        camera: how many movements of the camera there are (VPT: 121).
+        temperature: what the logits are divided by before the softmax.
+        fingerprint: sha256, in hex, over all tensors and the temperature.
+    """
+
+    def __init__(
+        self, sizes: tuple[int, int, int], temperature: float, digest: str, tensors: Mapping[str, Tensor] | None
+    ) -> None:
+        self.latent_size, self.buttons, self.camera = sizes
+        self.temperature = temperature
+        self._digest = digest
+        self._tensors = tensors
+        self.fingerprint = hashlib.sha256(f"{digest} temperature {temperature!r}".encode()).hexdigest()
+
+    @classmethod
+    def from_state_dict(
+        cls,
+        state: Mapping[str, Any],
+        temperature: float = MINESTUDIO_TEMPERATURE,
+        *,
+        origin: str = "The state",
+    ) -> VPTHeads:
+        """Copies the heads out of a policy's state, such as that of MineStudio's VPTPolicy.
+
+        Args:
+            state: tensors by VPT's names: `pi_head.buttons.linear_layer.weight` [buttons, latent], its `bias`, the same for
+                `camera`, `value_head.linear.weight` [1, latent], its `bias`, and `value_head.normalizer`'s `running_mean` [1],
+                `running_mean_sq` [1] and `debiasing_term` []. Others may be among them. Any floating-point type and device.
+            temperature: what the logits are divided by; MineStudio's default is 1, that of OpenAI's files 2.
+            origin: what messages call the state.
+
+        Raises:
+            WeightsError: a tensor is missing, of a wrong shape, no floating-point numbers, or holds NaN or infinity; or the
+                temperature is not a positive number.
+        """
+        found = {name: tuple(value.shape) for name, value in state.items() if isinstance(value, Tensor)}
+        sizes = _sizes(origin, found)
+        tensors = {name: _taken(origin, name, state[name]) for name in _shapes(*sizes)}
+        return cls(sizes, check_temperature(temperature, origin), _digest(tensors), tensors)
+
+    def __repr__(self) -> str:
+        empty = ", without tensors" if self.is_empty else ""
+        return (
+            f"<VPTHeads {self.latent_size} -> {self.buttons} buttons, {self.camera} camera, temperature "
+            f"{self.temperature:g}, {self.fingerprint[:12]}{empty}>"
+        )
+
+    def __eq__(self, other: object) -> bool:
+        return self.fingerprint == other.fingerprint if isinstance(other, VPTHeads) else NotImplemented
+
+    def __hash__(self) -> int:
+        return hash(self.fingerprint)
+
+    def __copy__(self) -> VPTHeads:
+        return self
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> VPTHeads:
+        # Frozen, so one serves as well as two; what __reduce__ leaves out must not be lost in a copy.
+        return self
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return VPTHeads, ((self.latent_size, self.buttons, self.camera), self.temperature, self._digest, None)
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether they came out of a pickle and have no tensors."""
+        return self._tensors is None
+
+    def tensor(self, name: str) -> Tensor:
+        """The tensor of that name, float32 on the CPU, not to be changed; all NaN where the heads are empty."""
+        if self._tensors is None:
+            return torch.full(_shapes(self.latent_size, self.buttons, self.camera)[name], math.nan, device="cpu")
+        return self._tensors[name]
+
+    def with_temperature(self, temperature: float) -> VPTHeads:
+        """The same tensors with another temperature, for files that do not tell theirs, such as Lightning's checkpoints.
+
+        Raises:
+            WeightsError: it is not a positive number.
+        """
+        sizes = (self.latent_size, self.buttons, self.camera)
+        return VPTHeads(sizes, check_temperature(temperature, "with_temperature"), self._digest, self._tensors)
+
+
+def load_heads(resolved: ResolvedSource, latent_size: int) -> VPTHeads:
+    """Loads the heads that lie beside a network in the same source.
+
+    Args:
+        resolved: the source that the network was loaded from.
+        latent_size: length of the network's final latent.
+
+    Returns:
+        The heads. Their temperature is what OpenAI's `.model` or MineStudio's `config.json` says; where neither is there, 2 for
+        a `.weights` file and 1 for any other. Untrained ones (`random:<preset>`) have VPT's sizes and temperature 2.
+
+    Raises:
+        WeightsError: the file has changed since, is damaged, lacks a tensor, or holds one of a wrong shape or with NaN or
+            infinity; or the heads belong to a network of another size.
+    """
+    if resolved.untrained is not None:
+        return _draw(resolved.untrained)
+    path = resolved.weights
+    assert path is not None
+    if not unchanged(resolved):
+        raise WeightsError(f"{path} has changed since the network was loaded from it: load the encoder anew.")
+    file = open_tensor_file(path)
+    origin = str(path)
+    sizes = _sizes(origin, {name: info.shape for name, info in file.infos().items()})
+    if sizes[0] != latent_size:
+        raise WeightsError(
+            f"{path}: the heads read latents of {sizes[0]} numbers, but the network beside them gives {latent_size}: they "
+            "belong to different networks, so get the file again from its source."
+        )
+    tensors: dict[str, Tensor] = {}
+
+    def take(name: str, tensor: Tensor) -> None:
+        tensors[name] = _taken(origin, name, tensor)
+
+    file.visit(list(_shapes(*sizes)), take)
+    return VPTHeads(sizes, _temperature(resolved, path), _digest(tensors), tensors)
+
+
+def _temperature(resolved: ResolvedSource, path: Path) -> float:
+    found = None if resolved.declared is None else read_temperature(resolved.declared)
+    if found is not None:
+        return check_temperature(found, str(resolved.declared))
+    return OPENAI_TEMPERATURE if path.suffix == ".weights" else MINESTUDIO_TEMPERATURE
+
+
+def check_temperature(value: object, origin: str) -> float:
+    """The temperature as a float; raises WeightsError unless it is a positive finite number."""
+    if isinstance(value, (int, float)) and not isinstance(value, bool) and 0 < value < math.inf:
+        return float(value)
+    raise WeightsError(f"{origin}: the temperature of VPT's action head must be a positive number, not {value!r}.")
+
+
+def _shapes(latent: int, buttons: int, camera: int) -> dict[str, Shape]:
+    """VPT's names and the shapes of the nine tensors. Source: `state_dict` of OpenAI's MinecraftAgentPolicy."""
+    return {
+        "pi_head.buttons.linear_layer.weight": (buttons, latent),
+        "pi_head.buttons.linear_layer.bias": (buttons,),
+        "pi_head.camera.linear_layer.weight": (camera, latent),
+        "pi_head.camera.linear_layer.bias": (camera,),
+        "value_head.linear.weight": (1, latent),
+        "value_head.linear.bias": (1,),
+        "value_head.normalizer.running_mean": (1,),
+        "value_head.normalizer.running_mean_sq": (1,),
+        "value_head.normalizer.debiasing_term": (),
+    }
+
+
+def _sizes(origin: str, found: Mapping[str, Shape]) -> tuple[int, int, int]:
+    """Latent, buttons and camera, from the tensors alone, all of which must be there and fit."""
+    names = list(_shapes(0, 0, 0))
+    missing = [name for name in names if name not in found]
+    if missing:
+        raise WeightsError(
+            f"{origin} lacks {len(missing)} of the {len(names)} tensors of VPT's heads: {_some(missing)}. Name a checkpoint "
+            "of a whole policy, or train with a head of Stable-Baselines3's own."
+        )
+
+    # Several tensors show each size. The commonest answer wins, so that one damaged tensor is reported as that one.
+    def size(*places: tuple[str, int]) -> int:
+        seen = [found[name][axis] for name, axis in places if len(found[name]) > axis]
+        return Counter(seen).most_common(1)[0][0] if seen else 0
+
+    buttons, camera = (
+        size((f"pi_head.{part}.linear_layer.bias", 0), (f"pi_head.{part}.linear_layer.weight", 0))
+        for part in ("buttons", "camera")
+    )
+    latent = size(*((name, 1) for name in names))
+    wrong = [
+        f"{name} (expected {shape}, is {found[name]})"
+        for name, shape in _shapes(latent, buttons, camera).items()
+        if found[name] != shape or 0 in shape
+    ]
+    if wrong:
+        raise WeightsError(
+            f"{origin}: {len(wrong)} of the {len(names)} tensors of VPT's heads have a wrong shape: {_some(wrong)}. They are "
+            "damaged or another policy's: get the weights again from their source."
+        )
+    return latent, buttons, camera
+
+
+def _taken(origin: str, name: str, tensor: Tensor) -> Tensor:
+    """A copy in float32 on the CPU, whose values are all numbers."""
+    if not tensor.dtype.is_floating_point or tensor.dtype.itemsize < 2:
+        raise WeightsError(
+            f"{origin}: {name} holds {tensor.dtype}, which is no floating-point type that vpt_gym reads: save it as float32."
+        )
+    copied = tensor.detach().to("cpu", torch.float32, copy=True).contiguous()
+    low, high = torch.aminmax(copied)
+    if not (math.isfinite(low) and math.isfinite(high)):
+        raise WeightsError(
+            f"{origin}: {name} holds NaN or infinity, so the heads are damaged: get the weights again from their source, or an "
+            "earlier checkpoint of the training."
+        )
+    return copied
+
+
+def _digest(tensors: Mapping[str, Tensor]) -> str:
+    """Sha256, in hex, over name, shape and little-endian float32 values of every tensor."""
+    sha256 = hashlib.sha256()
+    for name, tensor in tensors.items():
+        sha256.update(f"{name} {tuple(tensor.shape)}\n".encode())
+        sha256.update(tensor.reshape(-1).numpy().astype("<f4", copy=False).data)
+    return sha256.hexdigest()
+
+
+def _draw(wish: Untrained) -> VPTHeads:
+    """Untrained heads, which start as VPT's own do: short rows for actions, biases and statistics of zero."""
+    sizes = (PRESETS[wish.preset].hidden_size, _BUTTONS, _CAMERA)
+    # A stream of their own: the network's draws for this seed stay what they are, and these do not repeat them.
+    seed = int.from_bytes(hashlib.sha256(f"heads {wish.seed}".encode()).digest()[:8], "little") >> 1
+    generator = torch.Generator("cpu").manual_seed(seed)
+    tensors: dict[str, Tensor] = {}
+    for name, shape in _shapes(*sizes).items():
+        tensors[name] = torch.zeros(shape, dtype=torch.float32, device="cpu")
+        if len(shape) == 2:
+            scale = _UNTRAINED_SCALE if name.startswith("pi_head") else 1.0
+            tensors[name].normal_(generator=generator).mul_(scale / math.sqrt(shape[1]))
+    return VPTHeads(sizes, OPENAI_TEMPERATURE, _digest(tensors), tensors)
+
+
+def _some(items: list[str]) -> str:
+    rest = f" and {len(items) - _EXAMPLES} more" if len(items) > _EXAMPLES else ""
+    return ", ".join(items[:_EXAMPLES]) + rest
