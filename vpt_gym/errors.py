@@ -8,11 +8,18 @@ from __future__ import annotations
 
 from numbers import Integral
 
-__all__ = ["ObservationError", "ResetNeeded", "VPTGymError", "WeightsError", "check_count"]
+__all__ = ["EnvironmentCrashed", "ObservationError", "ResetNeeded", "VPTGymError", "WeightsError", "check_count"]
 
 
 class VPTGymError(Exception):
     """Base class of every error that vpt_gym raises for its users."""
+
+
+class EnvironmentCrashed(VPTGymError, RuntimeError):  # noqa: N818 - it says what happened
+    """The game behind an environment broke off, hung or never came up: neither the end of an episode nor an observation.
+
+    The message carries what the simulator reported. The next `reset` starts the game anew.
+    """
 
 
 class ObservationError(VPTGymError, ValueError):

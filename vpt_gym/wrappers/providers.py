@@ -23,16 +23,23 @@ class Provider:
     Attributes:
         module: the module whose import registers them.
         install: the command that installs the package.
-        folder: what every one of its environments makes in the working directory if it is not there.
+        folder: what every one of its environments makes in the working directory if it is not there; or None.
+        check: a function, as `module:name`, that raises VPTGymError if the environments lack something to run on; or None.
     """
 
     module: str
     install: str
-    folder: str
+    folder: str | None = None
+    check: str | None = None
 
 
 PROVIDERS: Final[Mapping[str, Provider]] = MappingProxyType(
-    {"Vizdoom": Provider("vizdoom.gymnasium_wrapper", "pip install 'vpt-gym[vizdoom]'", "_vizdoom")}
+    {
+        "Vizdoom": Provider("vizdoom.gymnasium_wrapper", "pip install 'vpt-gym[vizdoom]'", folder="_vizdoom"),
+        "vpt_gym/Minecraft": Provider(
+            "vpt_gym.envs", "pip install 'vpt-gym[minestudio]'", check="vpt_gym.envs.engine:check_engine"
+        ),
+    }
 )
 """Known providers by how their ids begin."""
 
@@ -43,7 +50,7 @@ def qualified_id(env_id: str) -> str:
     Worker processes start without our imports; the module in the id makes each of them register the environment.
 
     Raises:
-        VPTGymError: the package is known and not installed.
+        VPTGymError: the package is known and not installed, or lacks what it runs on.
     """
     if ":" in env_id:
         return env_id
@@ -55,6 +62,9 @@ def qualified_id(env_id: str) -> str:
                 raise VPTGymError(
                     f"{env_id} needs the package {error.name}, which is not installed; run: {provider.install}"
                 ) from error
+            if provider.check is not None:
+                module, _, name = provider.check.partition(":")
+                getattr(importlib.import_module(module), name)()
             return f"{provider.module}:{env_id}"
     return env_id
 
@@ -84,5 +94,5 @@ def make_folder(env_id: str) -> None:
     ViZDoom 1.3's engine looks whether its folder exists and then creates it; of two that do so together one may crash.
     """
     for provider in PROVIDERS.values():
-        if env_id.startswith(f"{provider.module}:"):
+        if provider.folder is not None and env_id.startswith(f"{provider.module}:"):
             Path(provider.folder).mkdir(exist_ok=True)

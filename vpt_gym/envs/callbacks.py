@@ -1,0 +1,63 @@
+"""MineStudio's callbacks (rewards, tasks, commands, recordings) as an environment takes them."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from vpt_gym.errors import VPTGymError
+from vpt_gym.minestudio.package import import_minestudio
+
+__all__ = ["make_callbacks", "step_limit"]
+
+
+def make_callbacks(given: object) -> list[Any]:
+    """An environment's own callbacks.
+
+    Args:
+        given: each a `minestudio.simulator.callbacks.MinecraftCallback`, or a pair of the name of one of that module's
+            classes and its keyword arguments, such as `("CommandsCallback", {"commands": ["/time set day"]})`.
+
+    Returns:
+        New objects; those given are copied, since callbacks keep the state of one episode and environments in one process
+        must not share it.
+
+    Raises:
+        VPTGymError: one is neither.
+    """
+    if not isinstance(given, Sequence) or isinstance(given, str):
+        raise VPTGymError(
+            f"Minecraft: callbacks= must be a list of MineStudio's callbacks, but {given!r} came; put it in a list."
+        )
+    module = import_minestudio("minestudio.simulator.callbacks")
+    return [_make_callback(entry, module) for entry in given]
+
+
+def _make_callback(entry: Any, module: Any) -> Any:
+    if isinstance(entry, module.MinecraftCallback):
+        return copy.deepcopy(entry)
+    if isinstance(entry, (tuple, list)) and len(entry) == 2:
+        name, options = entry
+        found = getattr(module, name, None) if isinstance(name, str) else None
+        if isinstance(options, Mapping) and isinstance(found, type) and issubclass(found, module.MinecraftCallback):
+            try:
+                return found(**copy.deepcopy(dict(options)))
+            except TypeError as error:
+                raise VPTGymError(f"Minecraft: MineStudio's {name} does not take {dict(options)}: {error}.") from error
+    raise VPTGymError(
+        "Minecraft: a callback must be an instance of minestudio.simulator.callbacks.MinecraftCallback, or a pair of the name "
+        f"of a class in that module and a dict of its arguments, but {entry!r} came."
+    )
+
+
+def step_limit(callbacks: list[Any]) -> int | None:
+    """Takes MineStudio's JudgeResetCallback out of the list; returns the fewest steps that one of them allows.
+
+    It is a limit of time, yet it sets `terminated`, which tells an algorithm that no reward could follow. The environment
+    counts the steps itself and sets `truncated`.
+    """
+    judge = import_minestudio("minestudio.simulator.callbacks").JudgeResetCallback
+    limits = [callback.time_limit for callback in callbacks if type(callback) is judge]
+    callbacks[:] = [callback for callback in callbacks if type(callback) is not judge]
+    return min(limits) if limits else None

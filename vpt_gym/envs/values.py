@@ -1,0 +1,46 @@
+"""What goes between MineStudio's dictionaries and the caller: values of the caller's own, deaths, seeds of worlds."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from numbers import Integral
+from typing import Any
+
+import numpy as np
+
+from vpt_gym.errors import VPTGymError
+
+__all__ = ["deaths", "own_values", "world_seed_of"]
+
+
+def own_values(value: Any, *, keep_arrays: bool = False) -> Any:
+    """A copy that shares nothing with MineStudio's state and can be sent to another process.
+
+    Mappings become dicts (MineStudio's have a local function as their default, which no pickle takes), and arrays of shape
+    () become numbers, unless `keep_arrays`.
+    """
+    if isinstance(value, Mapping):
+        return {key: own_values(entry, keep_arrays=keep_arrays) for key, entry in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [own_values(entry, keep_arrays=keep_arrays) for entry in value]
+    if isinstance(value, np.ndarray):
+        return value.item() if value.ndim == 0 and not keep_arrays else np.array(value)
+    return value
+
+
+def deaths(info: Mapping[str, Any]) -> int:
+    """How often the player has died in the open world; the game lets it come back to life by itself."""
+    return int(info.get("custom", {}).get("deaths", 0))
+
+
+def world_seed_of(seed: object) -> int:
+    """A world's seed as MineStudio takes it.
+
+    Raises:
+        VPTGymError: it is not a whole number that fits Minecraft's 64 bits.
+    """
+    if isinstance(seed, bool) or not isinstance(seed, Integral) or not -(2**63) <= int(seed) < 2**63:
+        raise VPTGymError(
+            f"Minecraft: the seed of a world must be a whole number from -2**63 to 2**63 - 1, not {seed!r}."
+        )
+    return int(seed)
