@@ -22,7 +22,10 @@ PUBLIC = [
     "VPTEncoder",
     "VPTGymError",
     "VPTLatentObservation",
+    "envs",
+    "heads",
     "load_encoder",
+    "minestudio",
     "sb3",
     "vector",
 ]
@@ -56,6 +59,11 @@ def test_importing_the_package_loads_nothing_heavy() -> None:
     loaded = _loaded_by("import vpt_gym\nvpt_gym.VPTEncoder\nvpt_gym.load_encoder\nvpt_gym.VPTLatentObservation")
     assert {"torch", "gymnasium"} <= loaded, "the report does not see what is loaded"
     assert loaded & HEAVY == set()
+
+
+def test_importing_the_package_registers_the_environment_and_loads_no_torch() -> None:
+    code = "import vpt_gym, gymnasium\nassert gymnasium.spec('vpt_gym/Minecraft-v0').id == 'vpt_gym/Minecraft-v0'"
+    assert "torch" not in _loaded_by(code)
 
 
 def test_the_vector_wrapper_loads_no_sb3() -> None:

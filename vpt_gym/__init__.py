@@ -6,8 +6,10 @@ import importlib
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
+from vpt_gym import envs  # registers vpt_gym/Minecraft-v0 with Gymnasium
+
 if TYPE_CHECKING:
-    from vpt_gym import sb3, vector
+    from vpt_gym import heads, minestudio, sb3, vector
     from vpt_gym.config import VPTConfig
     from vpt_gym.encoder import LatentStream, VPTEncoder, load_encoder
     from vpt_gym.errors import VPTGymError
@@ -19,7 +21,10 @@ __all__ = [
     "VPTEncoder",
     "VPTGymError",
     "VPTLatentObservation",
+    "envs",
+    "heads",
     "load_encoder",
+    "minestudio",
     "sb3",
     "vector",
 ]
@@ -40,9 +45,9 @@ except PackageNotFoundError:  # run from a checkout that was never installed
 
 
 def __getattr__(name: str) -> Any:
-    # Nothing is imported before it is asked for: torch takes seconds, which `vpt-gym --help` need not wait for, and
+    # Nothing else is imported before it is asked for: torch takes seconds, which `vpt-gym --help` need not wait for, and
     # Stable-Baselines3 is not everybody's.
-    if name in ("sb3", "vector"):
+    if name in ("heads", "minestudio", "sb3", "vector"):
         return importlib.import_module(f"vpt_gym.{name}")
     if name in _HOMES:
         value = globals()[name] = getattr(importlib.import_module(_HOMES[name]), name)
