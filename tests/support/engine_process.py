@@ -89,7 +89,7 @@ class World:
         self.custom = {"deaths": 0, "jump": 0}
         self.mined: dict[str, int] = {}
         self.killed: dict[str, int] = {}
-        self.inventory = {slot: ("none", 0) for slot in range(36)}
+        self.inventory = dict.fromkeys(range(36), ("none", 0))
         self.pitch, self.yaw = 0.0, 0.0
         self.extra: dict[str, Any] = {}
 

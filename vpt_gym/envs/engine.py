@@ -10,6 +10,7 @@ import signal
 import struct
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
@@ -142,6 +143,14 @@ class Engine:
             process.wait(timeout=60)
             process.stdout.close()
 
+    def _has_ended(self) -> bool:
+        """Whether the process is gone, or goes within a second: a connection breaks before its process has ended."""
+        for _ in range(20):
+            if not self.running:
+                return True
+            time.sleep(0.05)
+        return False
+
     @contextlib.contextmanager
     def _faults_are_crashes(self, when: str) -> Iterator[None]:
         handled_already = sys.exc_info()[1]
@@ -149,10 +158,10 @@ class Engine:
             yield
         except FAULTS as error:
             cause = _first_cause(error, handled_already)
+            what = "Minecraft's process ended" if self._has_ended() else "Minecraft broke off"
             self.stop()
             raise EnvironmentCrashed(
-                f"Minecraft broke off {when}. MineStudio reports: {cause}. The game's log is in {_logs()}; reset starts it "
-                "anew."
+                f"{what} {when}. MineStudio reports: {cause}. The game's log is in {_logs()}; reset starts it anew."
             ) from error
 
 

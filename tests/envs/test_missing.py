@@ -1,0 +1,50 @@
+"""What the simulator runs on is not there: a sentence with the command to run, and never a question."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import gymnasium as gym
+import pytest
+
+from tests.support.engine import MinecraftEngine
+from vpt_gym.errors import VPTGymError
+
+ROOT = Path(__file__).parents[2]
+MAKE = "import gymnasium; gymnasium.make('vpt_gym.envs:vpt_gym/Minecraft-v0')"
+
+
+def test_a_missing_engine_is_an_error_and_no_question(minecraft_engine: MinecraftEngine, tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", MAKE],
+        env={**os.environ, "MINESTUDIO_DIR": str(tmp_path)},
+        stdin=subprocess.DEVNULL,  # a question would end in EOFError
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=ROOT,
+    )
+    assert done.returncode == 1
+    last = done.stderr.strip().splitlines()[-1]
+    assert last.startswith(f"vpt_gym.errors.VPTGymError: Minecraft's engine is not in {tmp_path}")
+    assert "python -m minestudio.simulator.entry -y" in last
+    assert "(Y/N)" not in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("program", "command"), [("java", "conda install -c conda-forge openjdk=8"), ("xvfb-run", "apt-get install xvfb")]
+)
+def test_missing_programs(
+    minecraft_engine: MinecraftEngine, monkeypatch: pytest.MonkeyPatch, program: str, command: str
+) -> None:
+    which = shutil.which
+    monkeypatch.setattr(shutil, "which", lambda name: None if name == program else which(name))
+    monkeypatch.setattr("platform.system", lambda: "Linux")
+    with pytest.raises(VPTGymError, match=f"no `{program}` is on the PATH.*{re.escape(command)}"):
+        gym.make("vpt_gym/Minecraft-v0")
+    assert minecraft_engine.notes("started") == []
