@@ -22,7 +22,9 @@ REWARDS = [
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Fine-tune VPT's heads in Minecraft to gather wood.")
-    parser.add_argument("--encoder", default="CraftJarvis/MineStudio_VPT.rl_from_early_game_2x", help="source of weights")
+    parser.add_argument(
+        "--encoder", default="CraftJarvis/MineStudio_VPT.rl_from_early_game_2x", help="source of weights"
+    )
     parser.add_argument("--steps", type=int, default=1_000_000)
     parser.add_argument("--n-envs", type=int, default=4, help="games at once; each takes about 4 GB of memory")
     parser.add_argument("--episode", type=int, default=2_000, help="steps until an episode is truncated")
