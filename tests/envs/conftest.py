@@ -19,7 +19,6 @@ from tests.support.minestudio import require_minestudio
 from vpt_gym.envs.minecraft import MinecraftEnv
 from vpt_gym.minestudio.package import import_minestudio
 
-
 MINESTUDIO_S = (
     # How it starts its threads.
     "ignore:setDaemon\\(\\) is deprecated:DeprecationWarning",
@@ -47,8 +46,11 @@ def engine_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Minecraf
             warnings.simplefilter("ignore", ResourceWarning)  # importing it leaves files open
             import_minestudio("minestudio.simulator.entry")
             launcher = import_minestudio("minestudio.simulator.minerl.env.malmo")
-        # It waits three seconds for each game that it ends, whether it is gone or not. One test below waits for real.
-        patch.setattr(launcher, "time", SimpleNamespace(sleep=lambda seconds: None))
+            constants = import_minestudio("minestudio.simulator.minerl.herobraine.hero.mc")
+        # MineStudio as it is, but quicker where it only takes time: each reset makes a space for each of 5,933 statistics,
+        # and each game that is ended is waited for three seconds, gone or not. Worker processes do both in full.
+        patch.setattr(constants, "ALL_STAT_KEYS", constants.ALL_STAT_KEYS[::100])
+        patch.setattr(launcher, "time", SimpleNamespace(sleep=lambda _: None))
         yield engine
         engine.end_collector()
         assert engine.processes() == []
@@ -87,5 +89,13 @@ def shared_game(engine_folder: MinecraftEngine) -> Iterator[MinecraftEnv]:
 
 @pytest.fixture
 def game(shared_game: MinecraftEnv, minecraft_engine: MinecraftEngine) -> MinecraftEnv:
-    """One running MinecraftEnv (Dict actions) for the tests of a module: starting a game takes longer than most of them."""
+    """One MinecraftEnv (Dict actions) for the tests of a module: starting a game takes longer than most of them."""
     return shared_game
+
+
+@pytest.fixture
+def playing(game: MinecraftEnv) -> MinecraftEnv:
+    """The same, somewhere in an episode; a reset of the real simulator takes a third of a second."""
+    if not game._running:
+        game.reset(seed=1)
+    return game

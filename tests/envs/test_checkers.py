@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import gymnasium as gym
-import pytest
 from gymnasium.utils.env_checker import check_env as check_gymnasium
 from stable_baselines3.common.env_checker import check_env as check_sb3
 
@@ -13,18 +12,8 @@ import vpt_gym
 from tests.support.engine import MinecraftEngine
 
 
-@pytest.mark.parametrize(
-    "action_type",
-    [
-        "agent",
-        # Gymnasium would rather have actions within [-1, 1]; the mouse turns by degrees, as in MineStudio's own space.
-        pytest.param(
-            "env", marks=pytest.mark.filterwarnings("ignore:.*For Box action spaces, we recommend:UserWarning")
-        ),
-    ],
-)
-def test_gymnasium_s_checker(make: Any, minecraft_engine: MinecraftEngine, action_type: str) -> None:
-    env = make(action_type=action_type, render_mode="rgb_array")
+def test_gymnasium_s_checker(make: Any, minecraft_engine: MinecraftEngine) -> None:
+    env = make(render_mode="rgb_array")
     check_gymnasium(env.unwrapped)
     env.close()
     assert minecraft_engine.processes() == []

@@ -30,7 +30,7 @@ def test_gymnasium_s_vector_environment(minecraft_engine: MinecraftEngine) -> No
         assert not np.array_equal(*observations["image"])
         assert infos["world_seed"].tolist() == [1, 2]
         for _ in range(6):
-            observations, rewards, _, truncated, infos = envs.step(np.array([[0, 60], [0, 60]]))
+            observations, _, _, truncated, infos = envs.step(np.array([[0, 60], [0, 60]]))
         assert infos["inventory"][35]["quantity"].tolist() == [0, 0]
         assert not truncated.any(), "the sixth step opened the next episodes"
         assert len(set(minecraft_engine.notes("seed"))) == 4

@@ -135,12 +135,11 @@ def actions() -> list[Any]:
 
 @pytest.mark.parametrize("action", actions(), ids=["ints", "arrays", "tensors", "tuple", "tuple of arrays"])
 def test_the_caller_s_action_is_never_changed(
-    game: MinecraftEnv, minecraft_engine: MinecraftEngine, action: Any
+    playing: MinecraftEnv, minecraft_engine: MinecraftEngine, action: Any
 ) -> None:
-    game.reset(seed=1)
     before = copy.deepcopy(action)
     for _ in range(2):
-        game.step(action)
+        playing.step(action)
     assert type(action) is type(before)
     assert repr(action) == repr(before)
     steps = minecraft_engine.notes("step")[-2:]
@@ -170,14 +169,13 @@ def test_a_flat_action_is_never_changed(game: MinecraftEnv) -> None:
     ],
 )
 def test_what_is_no_action_is_refused_before_the_game_hears_of_it(
-    game: MinecraftEnv, minecraft_engine: MinecraftEngine, action: Any, sentence: str
+    playing: MinecraftEnv, minecraft_engine: MinecraftEngine, action: Any, sentence: str
 ) -> None:
-    game.reset(seed=1)
     heard = len(minecraft_engine.notes("step"))
     with pytest.raises(VPTGymError, match=sentence):
-        game.step(action)
+        playing.step(action)
     assert len(minecraft_engine.notes("step")) == heard
-    game.step(NOTHING)
+    playing.step(NOTHING)
 
 
 def test_keys_and_mouse(make: Any, minecraft_engine: MinecraftEngine) -> None:

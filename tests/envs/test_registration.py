@@ -51,6 +51,6 @@ def test_the_class_is_offered_lazily() -> None:
 
 def test_missing_minestudio(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "minestudio", None)
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
     with pytest.raises(VPTGymError, match=r"vpt_gym/Minecraft-v0 needs the package minestudio.*\[minestudio\]"):
         gym.make("vpt_gym/Minecraft-v0")

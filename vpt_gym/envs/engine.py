@@ -144,8 +144,8 @@ class Engine:
             process.stdout.close()
 
     def _has_ended(self) -> bool:
-        """Whether the process is gone, or goes within a second: a connection breaks before its process has ended."""
-        for _ in range(20):
+        """Whether the process is gone, or goes within half a second: a connection breaks before its process has ended."""
+        for _ in range(10):
             if not self.running:
                 return True
             time.sleep(0.05)

@@ -14,8 +14,8 @@ MINECRAFT: Final = "vpt_gym/Minecraft-v0"
 def register_environments() -> None:
     """Registers the environments, once in a process; what they are made of is imported when one is made.
 
-    Gymnasium 1.0 gave up its plugin entry points, so some import has to do this: `import vpt_gym.envs`, or the module in
-    front of the id, `gymnasium.make("vpt_gym.envs:vpt_gym/Minecraft-v0")`, which works in worker processes too.
+    Gymnasium 1.0 gave up its plugin entry points, so some import has to do this: `import vpt_gym`, or the module in front
+    of the id, `gymnasium.make("vpt_gym.envs:vpt_gym/Minecraft-v0")`, which works in worker processes too.
     """
     if MINECRAFT not in gym.registry:
         gym.register(
