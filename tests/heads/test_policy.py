@@ -193,6 +193,9 @@ def test_heads_out_of_a_pickle_are_refused_until_a_state_is_there() -> None:
             use(LATENTS)
     model.policy.load_state_dict(build().policy.state_dict())
     assert torch.equal(outputs(model.policy), outputs(build().policy))
+    # From then on it is a policy as any other: NaN would be training's doing.
+    torch.nn.init.constant_(model.policy.value_net.bias, torch.nan)
+    assert model.policy.predict_values(LATENTS).isnan().all()
 
 
 class Fixed(gym.Env[Any, Any]):

@@ -1,7 +1,7 @@
 """Run by test_hub.py in a process of its own, for huggingface_hub reads its settings when it is imported.
 
-Loads each source named on the command line and prints, as JSON, one dict for each: its digest, files and summary, or the
-message of the WeightsError.
+Loads each source named on the command line and prints, as JSON, one dict for each: its digest, files, summary and the
+heads beside it, or the message of the WeightsError.
 """
 
 from __future__ import annotations
@@ -11,17 +11,19 @@ import sys
 from unittest import mock
 
 from vpt_gym.errors import WeightsError
-from vpt_gym.weights import load_checkpoint
+from vpt_gym.weights import load_checkpoint, load_heads, resolve
 
 
 def attempt(source: str) -> dict[str, object]:
     """Load one source, or say why not."""
     try:
-        checkpoint = load_checkpoint(source)
+        resolved = resolve(source)
+        checkpoint = load_checkpoint(resolved)
+        heads = load_heads(resolved, checkpoint.config.hidden_size)
     except WeightsError as error:
         return {"error": str(error)}
     files = [str(path) for path in checkpoint.report.files]
-    return {"digest": checkpoint.digest, "files": files, "summary": checkpoint.report.summary()}
+    return {"digest": checkpoint.digest, "files": files, "summary": checkpoint.report.summary(), "heads": repr(heads)}
 
 
 if __name__ == "__main__":

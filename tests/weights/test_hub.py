@@ -18,7 +18,7 @@ from vpt_gym.weights import load_checkpoint
 
 ROOT = Path(__file__).parents[2]
 OLD, NEW = "0" * 39 + "1", "0" * 39 + "2"
-CONFIG = json.dumps({"policy_kwargs": policy_kwargs(), "action_space": None}).encode()
+CONFIG = json.dumps({"policy_kwargs": policy_kwargs(), "action_space": None, "temperature": 2.0}).encode()
 
 Load = Callable[..., list[dict[str, Any]]]
 
@@ -92,6 +92,13 @@ def test_weights_are_downloaded_once(hub: Hub, load: Load, contents: dict[str, b
     (other_process,) = load("owner/vpt")
     assert other_process == first
     assert [method for method, _ in hub.taken()] == ["HEAD"], "one look at whether the branch has moved, no more"
+
+
+def test_heads_come_with_the_weights_and_their_temperature_with_the_config(hub: Hub, load: Load) -> None:
+    whole, bare = load("owner/vpt", "owner/bare")
+    assert "32 -> 8641 buttons, 121 camera, temperature 2," in whole["heads"]
+    assert "32 -> 8641 buttons, 121 camera, temperature 1," in bare["heads"]
+    assert len(downloads(hub)) == 3, "two files of one repository, one of the other, and none for the heads"
 
 
 def test_offline_makes_no_request(hub: Hub, load: Load) -> None:
