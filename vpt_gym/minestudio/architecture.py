@@ -12,16 +12,13 @@ __all__ = ["unlike_vpt"]
 
 _WANTED: Final[Mapping[str, object]] = MappingProxyType(
     {
-        "diff_obs_process": None,
         "eps": 1e-5,
-        "img_mean": None,
         "inject_condition": False,
         "is_residual": True,
         "mask": "clipped_causal",
         "num_groups": 1,
         "ob_scale": 255.0,
         "pool": True,
-        "pre_lstm_ln": None,
         "recurrence_type": "transformer",
         "single_output": False,
         "use_activation": True,

@@ -21,6 +21,9 @@ from vpt_gym.streams import check_frames
 
 __all__ = ["GrootKind"]
 
+_REFERENCE_SIZE = 224
+"""Side in pixels of a reference video's frames: the `resolution` that GROOT's `encode_video` has unless told otherwise."""
+
 
 class GrootKind(Kind):
     """A condition is the path of a video, or its frames, uint8 [T, H, W, 3]; of either the first `timesteps` frames count."""
@@ -51,10 +54,9 @@ class GrootKind(Kind):
             del cache[key]
 
     def _frames(self, condition: object) -> npt.NDArray[np.uint8]:
-        assert self.frame_size is not None
         limit = int(self.policy.timesteps)
         if isinstance(condition, (str, os.PathLike)):
-            return _decode(Path(condition), limit, self.frame_size)
+            return _decode(Path(condition), limit)
         if not isinstance(condition, (np.ndarray, Tensor)):
             raise VPTGymError(
                 f"A condition of {self.name} is the path of a reference video or its frames, uint8 [T, H, W, 3], but a "
@@ -62,17 +64,18 @@ class GrootKind(Kind):
             )
         frames = check_frames(condition, "condition", ("T",))[:limit]
         array: npt.NDArray[np.uint8] = frames.cpu().numpy() if isinstance(frames, Tensor) else frames
-        return resize(array, self.frame_size)
+        return resize(array, _REFERENCE_SIZE)
 
 
-def _decode(path: Path, limit: int, size: int) -> npt.NDArray[np.uint8]:
-    """The first frames of a video, resized as GROOT's `encode_video` does: uint8 RGB [T, size, size, 3]."""
+def _decode(path: Path, limit: int) -> npt.NDArray[np.uint8]:
+    """The first frames of a video, resized as GROOT's `encode_video` does: uint8 RGB [T, 224, 224, 3]."""
     av: Any = importlib.import_module("av")  # what GROOT itself decodes with
     frames: list[npt.NDArray[np.uint8]] = []
+    side = {"width": _REFERENCE_SIZE, "height": _REFERENCE_SIZE}
     try:
         with av.open(str(path)) as container:
             for frame in container.decode(video=0):
-                frames.append(frame.reformat(width=size, height=size).to_ndarray(format="rgb24"))
+                frames.append(frame.reformat(**side).to_ndarray(format="rgb24"))
                 if len(frames) == limit:
                     break
     except (OSError, av.error.FFmpegError, IndexError) as error:  # IndexError: it has no picture

@@ -21,12 +21,14 @@ from vpt_gym.streams import check_frames
 __all__ = ["SteveKind", "guided_latents"]
 
 _WAYS = ("text", "video", "mineclip_embeds")
+_LONGEST_VIDEO = 32
+"""Frames that MineCLIP has positions for; it was trained on 16 (arXiv 2206.08853)."""
 
 
 class SteveKind(Kind):
     """A condition is a dict as MineStudio's `prepare_condition` takes it.
 
-    It has `cond_scale`, a number from 0 on, and one of `text`, `video` (uint8 [T, H, W, 3]) and `mineclip_embeds`
+    It has `cond_scale`, a number from 0 on, and one of `text`, `video` (uint8 [T, H, W, 3], T up to 32) and `mineclip_embeds`
     (float [512]).
     A text becomes the mean of what STEVE-1's prior makes of it; with `seed`, one draw from it.
     """
@@ -54,6 +56,11 @@ class SteveKind(Kind):
             return {"mineclip_embeds": embedding, "cond_scale": scale}
         if way == "video":
             frames = check_frames(value, "video", ("T",))
+            if len(frames) > _LONGEST_VIDEO:
+                raise VPTGymError(
+                    f"video must have at most {_LONGEST_VIDEO} frames, which is what MineCLIP looks at, but {len(frames)} came; "
+                    "pass 16 of them, as MineCLIP was trained."
+                )
             value = torch.from_numpy(np.array(frames)) if isinstance(frames, np.ndarray) else frames
             value = value.to(device)
         instruction = {way: value, "cond_scale": scale}
@@ -107,7 +114,7 @@ def guided_latents(latents_bgc: Tensor, rows: Sequence[Mapping[str, Any]]) -> Te
 
     The guided policy is (1+s) log p(a | condition) - s log p(a), normalised. `pi_head` is linear up to the normalisation, so
     (1+s) z - s z', with z the latent under the condition and z' the one without, has that very distribution.
-    Source: STEVE-1 (arXiv 2306.00937), section 3.4, on classifier-free guidance.
+    Source: STEVE-1 (arXiv 2306.00937), on classifier-free guidance.
 
     Args:
         latents_bgc: float32 [n, G, C]; G is 2 when any row is guided, the second latent being the one without condition.
