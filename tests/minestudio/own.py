@@ -65,7 +65,8 @@ def conditioned(size: int = 64, *, flat: bool = False) -> Any:
 def recurrent(form: str) -> Any:
     """A policy of another memory, whose state has one of several forms.
 
-    `none`: None until the first frame; `nested`: dicts, tuples and lists; `growing`: one entry more with every frame.
+    `none`: None until the first frame; `nested`: dicts, tuples and lists; `growing`: one entry more with every frame; `buffer`:
+    a tensor that every forward writes to again, as a compiled policy's may be.
     It reads an entry of every observation, `compass`, and adds a word's length where the condition has one.
     """
 
@@ -96,6 +97,9 @@ def recurrent(form: str) -> Any:
                 return {"a": (new[:, :20], [new[:, 20:], None]), "b": None}
             if form == "growing":
                 return [torch.cat([state[0], new[:, None]], dim=1)]
+            if form == "buffer":
+                self.kept = getattr(self, "kept", torch.zeros(8, 48))
+                return [self.kept[: len(new)].copy_(new)]
             return [new]
 
         def initial_state(self, batch_size: int | None = None) -> Any:

@@ -187,24 +187,34 @@ def test_latents_belong_to_the_caller(vpt: Any, real_frames: MinecraftVideos) ->
 
 
 @needs_minestudio
-def test_two_threads_on_one_policy(steve: Any, real_frames: MinecraftVideos) -> None:
-    """Masks, caches and hooks lie on the policy's modules: two streams take turns, through two encoders too."""
-    frames = real_frames.small(12)
-    first = [[True] * 3, *([[False] * 3] * 11)]
+def test_two_threads_take_turns_on_one_policy(real_frames: MinecraftVideos) -> None:
+    """Masks, caches and hooks lie on the policy's modules: its forward is one thread's at a time, through two encoders too."""
+    policy = steve_policy()
+    frames = real_frames.small(4)
+    meeting = threading.Barrier(2)
+    met: list[int] = []
+
+    def meet(*_: Any) -> None:
+        try:
+            met.append(meeting.wait(timeout=0.1))
+        except threading.BrokenBarrierError:  # nobody else came in, as it should be
+            meeting.reset()
 
     def run(row: int, results: dict[int, torch.Tensor]) -> None:
-        stream = encoder_from_policy(steve, told(row), network="policy").stream(3)
-        results[row] = torch.stack([stream.step(frames[:, step], first[step]) for step in range(12)])
+        stream = encoder_from_policy(policy, told(row), network="policy").stream(3)
+        results[row] = torch.stack([stream.step(frames[:, step], [step % 3 == row] * 3) for step in range(4)])
 
     alone: dict[int, torch.Tensor] = {}
     for row in range(2):
         run(row, alone)
+    policy.net.lastlayer.register_forward_pre_hook(meet)
     together: dict[int, torch.Tensor] = {}
     threads = [threading.Thread(target=run, args=(row, together)) for row in range(2)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
+    assert met == []
     for row in range(2):
         torch.testing.assert_close(together[row], alone[row], atol=1e-5, rtol=0)
 

@@ -81,6 +81,19 @@ def test_states_of_any_form(form: str, real_frames: MinecraftVideos) -> None:
     assert worst <= TOLERANCE
 
 
+def test_a_state_that_the_policy_writes_to_again(real_frames: MinecraftVideos) -> None:
+    frames = real_frames.small(6)
+    streams = []
+    for form in ("none", "buffer"):
+        policy = recurrent(form)
+        streams.append(encoder_from_policy(policy, frame_size=8, also_reads=["compass"]).stream(3))
+    for step in range(6):
+        rows = [0, 1, 2] if step % 2 == 0 else [2, 0]
+        given = {"image": frames[rows, step], "compass": np.zeros((len(rows), 2))}
+        expected, latents = (stream.step(given, [step == 0] * len(rows), rows=rows) for stream in streams)
+        assert torch.equal(latents, expected)
+
+
 def test_a_policy_on_vpts_own_forward(vpt: Any, real_frames: MinecraftVideos) -> None:
     """A class derived from VPTPolicy without a forward of its own still runs on vpt_gym's network."""
     policy = vpt_policy()

@@ -13,21 +13,21 @@ from vpt_gym.minestudio import encoder_from_policy
 pytestmark = pytest.mark.minestudio
 
 
-@pytest.mark.parametrize("network", ["vpt_gym", "policy"])
-def test_vpt(network: str, vpt: Any, real_frames: MinecraftVideos) -> None:
-    """More steps than the memory has frames."""
+@pytest.mark.parametrize(("network", "steps"), [("vpt_gym", 260), ("policy", 60)])
+def test_vpt(network: str, steps: int, vpt: Any, real_frames: MinecraftVideos) -> None:
+    """On vpt_gym's network, over 200 frames for each row: more than the memory has."""
     encoder = encoder_from_policy(vpt, network=network)
-    worst = disagreement(Case(vpt), encoder, real_frames.small(220), rate=0.01)
+    worst = disagreement(Case(vpt), encoder, real_frames.small(steps), rate=0.01)
     print(f"VPT, {encoder.path}: {worst:.1e}")
     assert encoder.network == network
     assert worst <= TOLERANCE
 
 
-@pytest.mark.parametrize("network", ["vpt_gym", "policy"])
-def test_steve(network: str, steve: Any, real_frames: MinecraftVideos) -> None:
+@pytest.mark.parametrize(("network", "steps", "rate"), [("vpt_gym", 170, 0.015), ("policy", 50, 0.05)])
+def test_steve(network: str, steps: int, rate: float, steve: Any, real_frames: MinecraftVideos) -> None:
     """Rows with and without guidance, of different strengths, in one batch."""
     encoder = encoder_from_policy(steve, network=network)
-    worst = disagreement(SteveCase(steve), encoder, real_frames.small(150), rate=0.015)
+    worst = disagreement(SteveCase(steve), encoder, real_frames.small(steps), rate=rate)
     print(f"STEVE-1, {encoder.path}: {worst:.1e}")
     assert encoder.network == network
     assert worst <= TOLERANCE

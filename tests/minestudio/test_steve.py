@@ -16,7 +16,7 @@ from vpt_gym.minestudio import PolicyEncoder, encoder_from_policy
 
 pytestmark = pytest.mark.minestudio
 
-STEPS = 200
+STEPS = 210
 EMBEDS = np.random.default_rng(11).standard_normal((3, 512)).astype(np.float32)
 
 
@@ -30,18 +30,19 @@ def told(row: int, scale: float) -> dict[str, Any]:
 
 
 def test_both_networks_agree(steve: Any, real_frames: MinecraftVideos) -> None:
-    """Strong guidance, less, and none; the memory of 128 frames is filled, and cleared at random."""
-    frames, first = real_frames.small(STEPS), resets(3, STEPS, rate=0.01)
+    """Strong guidance, and none; the memory of 128 frames is filled, and cleared at random."""
+    frames, first = real_frames.small(STEPS, rows=2), resets(2, STEPS, seed=4, rate=0.01)
+    assert 3 < first.sum() < 10
     latents = []
     for network in ("vpt_gym", "policy"):
-        stream = encoder_from_policy(steve, network=network).stream(3)
-        for row, scale in enumerate((4.0, 2.0, 0.0)):
+        stream = encoder_from_policy(steve, network=network).stream(2)
+        for row, scale in enumerate((4.0, 0.0)):
             stream.set_condition(told(row, scale), rows=[row])
         latents.append(torch.stack([stream.step(frames[:, step], first[:, step]) for step in range(STEPS)]))
     worst = (latents[0] - latents[1]).abs().amax(dim=(0, 2))
-    print(f"STEVE-1, both networks, cond_scale 4, 2 and 0: {', '.join(f'{float(row):.1e}' for row in worst)}")
+    print(f"STEVE-1, both networks, cond_scale 4 and 0: {', '.join(f'{float(row):.1e}' for row in worst)}")
     assert float(worst.max()) <= TOLERANCE
-    assert float(latents[0][:, 0].std()) > 3 * float(latents[0][:, 2].std())  # guidance is not nothing
+    assert float(latents[0][:, 0].std()) > 3 * float(latents[0][:, 1].std())  # guidance is not nothing
 
 
 @pytest.mark.parametrize("network", ["vpt_gym", "policy"])

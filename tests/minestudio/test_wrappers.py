@@ -77,15 +77,14 @@ class Expected:
             assert difference <= TOLERANCE, (part, frame, difference)
 
 
-@pytest.fixture(scope="module", params=["rocket", "steve", "steve-policy"])
+@pytest.fixture(scope="module", params=["rocket", "steve"])
 def case(request: pytest.FixtureRequest) -> tuple[Case, Any, list[list[Any]]]:
     """A policy, its encoder, and what each row is told in one episode after another."""
-    policy = request.getfixturevalue(request.param.removesuffix("-policy"))
+    policy = request.getfixturevalue(request.param)
     if request.param == "rocket":
         return RocketCase(policy), encoder_from_policy(policy), [[None]] * ROWS
     told = SteveCase(policy)
-    network = "policy" if request.param.endswith("policy") else "vpt_gym"
-    encoder = encoder_from_policy(policy, told.conditions[0], network=network)
+    encoder = encoder_from_policy(policy, told.conditions[0])
     # Row 1 is told something else while its first episode runs.
     return told, encoder, [[told.conditions[0]], told.conditions[:2], [told.conditions[0]]]
 

@@ -189,7 +189,7 @@ class PolicyEncoder:
                     f"The condition was prepared for another policy than this {self.name}; prepare it with this encoder."
                 )
             return condition
-        self.check_unchanged()
+        self._check_unchanged()
         with computing(self.policy, self.device):
             return Condition(self.fingerprint, self._kind.prepare(condition))
 
@@ -232,7 +232,7 @@ class PolicyEncoder:
             steps.append(stream.step(now if isinstance(frames, Mapping) else now[IMAGE], first_bt[:, time]))
         return torch.stack(steps, dim=1)
 
-    def check_unchanged(self) -> None:
+    def _check_unchanged(self) -> None:
         """Raises VPTGymError if the policy was moved or set to training mode since."""
         if self.policy.training:
             raise VPTGymError(f"{self.name} was set to training mode, in which latents are random; call policy.eval().")

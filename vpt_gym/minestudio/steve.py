@@ -58,7 +58,7 @@ class SteveKind(Kind):
             frames = check_frames(value, "video", ("T",))
             if len(frames) > _LONGEST_VIDEO:
                 raise VPTGymError(
-                    f"video must have at most {_LONGEST_VIDEO} frames, which is what MineCLIP looks at, but {len(frames)} came; "
+                    f"video must have at most {_LONGEST_VIDEO} frames, as many as MineCLIP looks at, but {len(frames)} came; "
                     "pass 16 of them, as MineCLIP was trained."
                 )
             value = torch.from_numpy(np.array(frames)) if isinstance(frames, np.ndarray) else frames

@@ -92,7 +92,7 @@ class PolicyStream:
                 f"step: rows {missing} have no condition, and {self.encoder.name} needs one: give encoder_from_policy a "
                 "condition=, or call set_condition on the stream (a wrapper's latent_stream) before the episode begins."
             )
-        self.encoder.check_unchanged()
+        self.encoder._check_unchanged()
         entries = [condition.entries for condition in conditions if condition is not None]
         latents = self._memory.step(seen, torch.tensor(opens, device="cpu"), chosen, entries)
         for row, condition in zip(chosen, conditions, strict=True):
