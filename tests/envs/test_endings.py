@@ -193,13 +193,22 @@ def test_a_callback_s_own_error_is_not_a_crash(make: Any, minecraft_engine: Mine
 
 
 def test_closing_twice_leaves_no_process(make: Any, minecraft_engine: MinecraftEngine) -> None:
-    env = make()
+    module = import_minestudio("minestudio.simulator.callbacks")
+
+    class Counts(module.MinecraftCallback):  # type: ignore[misc, name-defined]
+        closed = 0
+
+        def before_close(self, sim: Any) -> None:
+            self.closed += 1
+
+    env = make(callbacks=[Counts()])
     assert minecraft_engine.processes() == [], "the game starts with the first reset"
     env.reset(seed=1)
     assert len(minecraft_engine.processes()) == 2, "MineStudio's launch script, and what it launched"
     env.close()
     assert minecraft_engine.processes() == []
     env.close()
+    assert env.unwrapped.callbacks[0].closed == 1
 
 
 def test_a_game_that_goes_by_itself_is_closed_too(

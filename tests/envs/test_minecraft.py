@@ -108,8 +108,9 @@ def test_without_a_seed_worlds_are_drawn_from_the_environment_s_generator(
 
 
 def test_a_world_can_be_fixed_and_named(make: Any, minecraft_engine: MinecraftEngine) -> None:
-    env = make(world_seed=-5)
-    env.reset()
+    env = make(world_seed=-5, obs_size=(64, 32))
+    observation, _ = env.reset()
+    assert observation["image"].shape == (32, 64, 3), "obs_size is a width and a height"
     env.reset(seed=9)
     env.reset(options={"world_seed": 2**62})
     env.reset()
@@ -203,6 +204,8 @@ def test_what_is_handed_out_is_the_caller_s(game: MinecraftEnv) -> None:
     observation, info = game.reset(seed=2)
     picture = game.render()
     assert picture is not None
+    picture[...] = 0
+    assert game.render().any()  # type: ignore[union-attr]
     kept = observation["image"].copy(), pickle.dumps(info)
     next_observation, _, _, _, next_info = game.step(NOTHING)
     assert np.array_equal(observation["image"], kept[0])
@@ -210,8 +213,6 @@ def test_what_is_handed_out_is_the_caller_s(game: MinecraftEnv) -> None:
     assert not np.shares_memory(observation["image"], next_observation["image"])
     for spoilt in (observation, info, next_observation, next_info["inventory"], next_info["custom"], next_info):
         spoilt.clear()
-    picture[...] = 0
-    assert game.render().any()  # type: ignore[union-attr]
     _, _, _, _, info = game.step({"buttons": 0, "camera": 60})
     assert info["inventory"][35] == {"type": "none", "quantity": 0}
     assert info["player_pos"]["x"] == 1.0
@@ -269,6 +270,9 @@ def test_what_minestudio_prints_goes_to_the_log(
         ({"obs_size": (128, 0)}, "each side of obs_size must be a positive whole number, not 0"),
         ({"render_size": (640.0, 360.0)}, "each side of render_size must be a positive whole number"),
         ({"num_empty_frames": 0}, "num_empty_frames must be a positive whole number, not 0"),
+        ({"launch_timeout": 0}, "launch_timeout must be a number of seconds above 0"),
+        ({"camera_config": {"bins": 11}}, r"camera_config=\{'bins': 11\} is none of MineStudio's: .*'bins'"),
+        ({"camera_config": {"camera_maxval": 3}}, "makes 4 bins an axis"),
         ({"world_seed": 2**70}, "seed of a world must be a whole number"),
         ({"callbacks": ("TaskCallback", {})}, "a callback must be an instance of"),
         ({"callbacks": "TaskCallback"}, "callbacks= must be a list"),

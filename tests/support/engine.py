@@ -15,9 +15,10 @@ import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import psutil
+if TYPE_CHECKING:
+    import psutil
 
 __all__ = ["MinecraftEngine", "minecraft_engine"]
 
@@ -88,6 +89,8 @@ class MinecraftEngine:
 
     def processes(self) -> list[psutil.Process]:
         """Processes with this folder in their command line that are there, dead ones that nobody waited for included."""
+        import psutil  # not everywhere where tests are collected
+
         found = []
         for process in psutil.process_iter():
             with contextlib.suppress(psutil.NoSuchProcess):
@@ -121,7 +124,8 @@ class MinecraftEngine:
         database = self.folder / f"{os.uname().nodename}_tmp" / "database"
         if not database.exists():
             return
-        import diskcache  # of MineStudio's
+        import diskcache
+        import psutil
 
         with diskcache.Cache(str(database)) as cache:
             pid, _ = cache.get("daemon", (None, None))

@@ -56,7 +56,7 @@ class FlattenDictAction(gym.ActionWrapper[Any, Any, Any], gym.utils.RecordConstr
             A new Dict action of the wrapped environment.
         """
         flat = np.asarray(action)
-        if not self.action_space.contains(flat):
+        if not np.issubdtype(flat.dtype, np.integer) or not self.action_space.contains(flat):
             raise VPTGymError(
                 f"FlattenDictAction: the action must be in {self.action_space}, for {_names(self._entries)}, but {action!r} "
                 "came."

@@ -110,6 +110,8 @@ class MinecraftEnv(gym.Env[Any, Any]):
         if render_mode not in (None, "rgb_array"):
             raise VPTGymError(f"Minecraft: render_mode must be 'rgb_array' or None, not {render_mode!r}.")
         check_count("Minecraft: num_empty_frames", num_empty_frames)
+        if not launch_timeout > 0:
+            raise VPTGymError(f"Minecraft: launch_timeout must be a number of seconds above 0, not {launch_timeout!r}.")
         width, height = _size("obs_size", obs_size)
         check_engine()
         self._world_seed = None if world_seed is None else world_seed_of(world_seed)
@@ -125,7 +127,7 @@ class MinecraftEnv(gym.Env[Any, Any]):
             preferred_spawn_biome=preferred_spawn_biome,
             num_empty_frames=num_empty_frames,
             callbacks=at_work,
-            camera_config=entry.CameraConfig(**(camera_config or {})),
+            camera_config=_camera(camera_config or {}, entry),
         )
         self._engine = Engine(self.sim, launch_timeout)
         self.render_mode = render_mode
@@ -133,7 +135,7 @@ class MinecraftEnv(gym.Env[Any, Any]):
         self._actions = action_space(action_type, len(mapping.BUTTONS_COMBINATIONS), len(mapping.camera_combinations))
         self.action_space = self._actions
         image = gym.spaces.Box(0, 255, (height, width, 3), np.uint8)
-        self._seen = {"image": image, **(callback_observations or {})}
+        self._seen = {**(callback_observations or {}), "image": image}
         self.observation_space = gym.spaces.Dict(self._seen)
         self._pov_in_info = pov_in_info
         self._pov: npt.NDArray[np.uint8] | None = None
@@ -237,3 +239,17 @@ def _size(name: str, value: object) -> tuple[int, int]:
     for side in value:
         check_count(f"Minecraft: each side of {name}", side)
     return int(value[0]), int(value[1])
+
+
+def _camera(given: Mapping[str, Any], entry: Any) -> Any:
+    """MineStudio's CameraConfig of these arguments."""
+    try:
+        config = entry.CameraConfig(**given)
+    except (TypeError, ValueError) as error:
+        raise VPTGymError(f"Minecraft: camera_config={dict(given)} is none of MineStudio's: {error}.") from error
+    if config.n_camera_bins % 2 == 0:
+        raise VPTGymError(
+            f"Minecraft: camera_config={dict(given)} makes {config.n_camera_bins} bins an axis; choose a camera_maxval and a "
+            "camera_binsize that make an odd number, so that one of them stands still."
+        )
+    return config
