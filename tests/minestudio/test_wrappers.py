@@ -10,13 +10,16 @@ import pytest
 import torch
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from stable_baselines3 import PPO
+from stable_baselines3.common.distributions import MultiCategoricalDistribution
 from stable_baselines3.common.vec_env import DummyVecEnv
 
 import vpt_gym
 from tests.minestudio.cases import TOLERANCE, Case, RocketCase, SteveCase
 from tests.minestudio.policies import Alone, seen_by_heads
+from tests.support.frames import MinecraftVideos
 from tests.support.scripted import ScriptedEnv
 from vpt_gym.errors import ObservationError
+from vpt_gym.heads import PretrainedHeadPolicy
 from vpt_gym.minestudio import encoder_from_policy
 from vpt_gym.sb3 import VecVPTLatent, make_latent_vec_env
 
@@ -159,3 +162,19 @@ def test_ppo_learns_on_rocket(rocket: Any) -> None:
     model.learn(32)
     assert model.num_timesteps == 32
     venv.close()
+
+
+def test_sb3_policy_is_guided_steve(steve: Any, real_frames: MinecraftVideos) -> None:
+    """STEVE-1's heads on guided latents, as a policy of Stable-Baselines3: the distribution that STEVE-1 samples from."""
+    case = SteveCase(steve)
+    condition = case.conditions[0]
+    encoder = encoder_from_policy(steve, condition)
+    actions = gym.spaces.MultiDiscrete([8641, 121])
+    policy = PretrainedHeadPolicy(encoder.latent_space, actions, lambda _: 1e-4, heads=encoder.heads)
+    stream, alone = encoder.stream(1), Alone(steve, lambda: case.initial(condition))
+    for time, frame in enumerate(real_frames.small(5, rows=1)[0]):
+        distribution = policy.get_distribution(stream.step(frame[None], [time == 0]))
+        assert isinstance(distribution, MultiCategoricalDistribution)
+        expected, _ = alone.step(case.inputs(frame, time, condition), opens=time == 0)
+        for part, found in zip(("buttons", "camera"), distribution.distribution, strict=True):
+            torch.testing.assert_close(found.logits.detach(), expected[part], atol=TOLERANCE, rtol=0)
