@@ -168,6 +168,8 @@ def make_latent_vec_env(
             make_folder(env_id)
     if vec_env_cls is None:
         vec_env_cls = DummyVecEnv if n_envs == 1 else SubprocVecEnv
+    # A string is no list of keys: ResizeFrame refuses it, in a sentence.
+    crossing = keep if isinstance(keep, str) else tuple(dict.fromkeys((*keep, *loaded.also_reads)))
     venv = make_vec_env(
         env_id,
         n_envs=n_envs,
@@ -177,11 +179,7 @@ def make_latent_vec_env(
         vec_env_kwargs=vec_env_kwargs,
         monitor_dir=monitor_dir,
         wrapper_class=ResizeFrame,
-        wrapper_kwargs={
-            "image_key": image_key,
-            "keep": tuple(dict.fromkeys((*keep, *loaded.also_reads))),
-            "size": loaded.frame_size,
-        },
+        wrapper_kwargs={"image_key": image_key, "keep": crossing, "size": loaded.frame_size},
     )
     try:
         return VecVPTLatent(venv, loaded, image_key=image_key, keep=keep)
