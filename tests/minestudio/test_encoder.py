@@ -1,21 +1,17 @@
-"""What every encoder of a policy has in common: identity, copies, conditions in time, threads, and what is refused."""
+"""What every encoder of a policy has in common: identity, copies, conditions in time and threads."""
 
 from __future__ import annotations
 
 import copy
 import io
 import pickle
-import subprocess
-import sys
 import threading
-from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
 import numpy as np
 import pytest
 import torch
-from torch import nn
 
 from tests.minestudio.cases import TOLERANCE
 from tests.minestudio.own import markovian
@@ -25,7 +21,7 @@ from vpt_gym.errors import ObservationError, VPTGymError
 from vpt_gym.minestudio import PolicyEncoder, encoder_from_policy
 from vpt_gym.streams import Encoder
 
-needs_minestudio = pytest.mark.minestudio
+pytestmark = pytest.mark.minestudio
 
 EMBEDS = np.random.default_rng(11).standard_normal((3, 512)).astype(np.float32)
 
@@ -38,7 +34,6 @@ def steve_encoder(steve: Any, network: str = "vpt_gym") -> PolicyEncoder:
     return encoder_from_policy(steve, told(0), network=network)
 
 
-@needs_minestudio
 def test_is_an_encoder(vpt: Any) -> None:
     encoder = encoder_from_policy(vpt)
     assert isinstance(encoder, Encoder)
@@ -50,7 +45,6 @@ def test_is_an_encoder(vpt: Any) -> None:
     assert encoder.path in repr(encoder)
 
 
-@needs_minestudio
 def test_fingerprint(vpt: Any, steve: Any) -> None:
     """Of tensors, class and preprocessing; of neither network nor condition."""
     encoder = encoder_from_policy(vpt)
@@ -64,7 +58,6 @@ def test_fingerprint(vpt: Any, steve: Any) -> None:
     assert encoder_from_policy(steve, told(0)).fingerprint == encoder_from_policy(steve).fingerprint
 
 
-@needs_minestudio
 def test_copies(vpt: Any, steve: Any, real_frames: MinecraftVideos) -> None:
     """The encoder is shared by its copies, a stream's copy goes its own way, and neither is pickled."""
     frames = real_frames.small(2)
@@ -81,7 +74,6 @@ def test_copies(vpt: Any, steve: Any, real_frames: MinecraftVideos) -> None:
                 pickle.dumps(thing)
 
 
-@needs_minestudio
 @pytest.mark.parametrize("network", ["vpt_gym", "policy"])
 def test_conditions_change_at_boundaries(network: str, steve: Any, real_frames: MinecraftVideos) -> None:
     """A row that is told something else in the middle of an episode ends it as it began, even over a saved state."""
@@ -103,7 +95,6 @@ def test_conditions_change_at_boundaries(network: str, steve: Any, real_frames: 
         torch.testing.assert_close(unmoved, old, atol=TOLERANCE, rtol=0)
 
 
-@needs_minestudio
 def test_a_prepared_condition_is_shared(steve: Any, real_frames: MinecraftVideos) -> None:
     encoder = steve_encoder(steve)
     prepared = encoder.prepare_condition(told(2))
@@ -119,7 +110,6 @@ def test_a_prepared_condition_is_shared(steve: Any, real_frames: MinecraftVideos
         streams[0].set_condition(prepared, rows=[1])
 
 
-@needs_minestudio
 @pytest.mark.parametrize("kind", ["vpt_gym", "policy", "steve"])
 def test_state_goes_through_a_file(kind: str, vpt: Any, steve: Any, real_frames: MinecraftVideos) -> None:
     encoder = steve_encoder(steve) if kind == "steve" else encoder_from_policy(vpt, network=kind)
@@ -136,7 +126,6 @@ def test_state_goes_through_a_file(kind: str, vpt: Any, steve: Any, real_frames:
     assert torch.equal(restored.step(frames[:, 2], [False] * 3), expected)
 
 
-@needs_minestudio
 def test_states_that_do_not_fit(vpt: Any) -> None:
     encoder = encoder_from_policy(vpt)
     state = encoder.stream(2).state_dict()
@@ -150,7 +139,6 @@ def test_states_that_do_not_fit(vpt: Any) -> None:
         encoder.stream(2).load_state_dict({"keys": torch.zeros(3)})
 
 
-@needs_minestudio
 @pytest.mark.parametrize("kind", ["vpt_gym", "policy"])
 def test_encode(kind: str, vpt: Any, real_frames: MinecraftVideos) -> None:
     encoder = encoder_from_policy(vpt, network=kind)
@@ -166,7 +154,6 @@ def test_encode(kind: str, vpt: Any, real_frames: MinecraftVideos) -> None:
         encoder.encode(frames[0])
 
 
-@needs_minestudio
 def test_latents_belong_to_the_caller(vpt: Any, real_frames: MinecraftVideos) -> None:
     """Fresh, without a graph, whatever modes of torch are on; and the frames stay what they were."""
     frames = real_frames.small(2)
@@ -186,7 +173,6 @@ def test_latents_belong_to_the_caller(vpt: Any, real_frames: MinecraftVideos) ->
         assert not torch.equal(second, kept)
 
 
-@needs_minestudio
 def test_two_threads_take_turns_on_one_policy(real_frames: MinecraftVideos) -> None:
     """Masks, caches and hooks lie on the policy's modules: its forward is one thread's at a time, through two encoders too."""
     policy = steve_policy()
@@ -219,7 +205,6 @@ def test_two_threads_take_turns_on_one_policy(real_frames: MinecraftVideos) -> N
         torch.testing.assert_close(together[row], alone[row], atol=1e-5, rtol=0)
 
 
-@needs_minestudio
 def test_heads(vpt: Any) -> None:
     encoder = encoder_from_policy(vpt)
     heads = encoder.heads
@@ -231,7 +216,6 @@ def test_heads(vpt: Any) -> None:
     assert encoder_from_policy(warm).heads.temperature == 2.0
 
 
-@needs_minestudio
 def test_heads_of_another_action_space(real_frames: MinecraftVideos) -> None:
     """The latents are good for another head all the same."""
     policy = markovian()
@@ -243,121 +227,3 @@ def test_heads_of_another_action_space(real_frames: MinecraftVideos) -> None:
         VPTGymError, match=r"action space is not VPT's, buttons and camera: its pi_head holds .*pi_head.chat"
     ):
         _ = encoder.heads
-
-
-@needs_minestudio
-def test_policies_that_are_refused(vpt: Any) -> None:
-    with pytest.raises(
-        VPTGymError, match=r"a loaded policy of MineStudio, such as VPTPolicy.from_pretrained.*but a str came"
-    ):
-        encoder_from_policy("CraftJarvis/MineStudio_STEVE-1.official")
-    with pytest.raises(VPTGymError, match="but a Linear came; a policy of your own must derive from"):
-        encoder_from_policy(nn.Linear(2, 2))
-    with pytest.raises(VPTGymError, match=r"VPTPolicy is in training mode \(the policy itself\).*call policy.eval\(\)"):
-        encoder_from_policy(vpt_policy().train())
-    half = vpt_policy()
-    half.net.lastlayer.train()
-    with pytest.raises(VPTGymError, match=r"training mode \(net.lastlayer\)"):
-        encoder_from_policy(half)
-    with pytest.raises(VPTGymError, match=r"holds parameters of torch.float64; call policy.float\(\)"):
-        encoder_from_policy(vpt_policy().double())
-    headless = vpt_policy()
-    del headless.pi_head
-    with pytest.raises(VPTGymError, match="VPTPolicy has no pi_head, and a latent is what enters it"):
-        encoder_from_policy(headless)
-    with pytest.raises(VPTGymError, match="VPTPolicy takes no condition, but a dict came"):
-        encoder_from_policy(vpt, {"text": "dig"})
-    with pytest.raises(VPTGymError, match="network must be one of auto, vpt_gym, policy, not 'fast'"):
-        encoder_from_policy(vpt, network="fast")
-    with pytest.raises(VPTGymError, match="MyMarkovPolicy is neither a VPTPolicy nor a SteveOnePolicy"):
-        encoder_from_policy(markovian(), frame_size=64, network="vpt_gym")
-
-
-@needs_minestudio
-def test_a_policy_that_changes_afterwards(vpt: Any, real_frames: MinecraftVideos) -> None:
-    policy = vpt_policy()
-    encoder = encoder_from_policy(policy)
-    stream = encoder.stream(1)
-    policy.train()
-    with pytest.raises(VPTGymError, match="set to training mode"):
-        stream.step(real_frames.small(1, rows=1)[0], [True])
-    policy.eval().to("meta")
-    with pytest.raises(VPTGymError, match="moved from cpu to meta"):
-        stream.step(real_frames.small(1, rows=1)[0], [True])
-
-
-@needs_minestudio
-@pytest.mark.parametrize(
-    ("option", "value", "found"),
-    [
-        ("pointwise_use_activation", True, "mlp1.use_activation is True"),
-        ("attention_mask_style", "none", "mask is 'none'"),
-        ("first_conv_norm", True, "tensors"),
-        ("use_pre_lstm_ln", True, "pre_lstm_ln"),
-        ("scale_input_img", False, "ob_scale is 1.0"),
-        ("impala_kwargs", {"post_pool_groups": 4}, "num_groups is 4"),
-        ("recurrence_is_residual", False, "is_residual is False"),
-    ],
-)
-def test_networks_that_are_not_vpts(
-    option: str, value: Any, found: str, real_frames: MinecraftVideos, caplog: pytest.LogCaptureFixture
-) -> None:
-    policy = vpt_policy(**{option: value})
-    with caplog.at_level("INFO", logger="vpt_gym"):
-        encoder = encoder_from_policy(policy)
-    assert encoder.network == "policy"
-    assert found in caplog.text
-    stream = encoder.stream(2)
-    latents = stream.step(real_frames.small(1, rows=2)[:, 0], [True, True])
-    assert bool(latents.isfinite().all())
-
-
-@needs_minestudio
-def test_parts_of_somebody_elses(vpt: Any) -> None:
-    class Doubled(nn.Linear):
-        def forward(self, input: torch.Tensor) -> torch.Tensor:  # noqa: A002
-            return 2 * super().forward(input)
-
-    policy = vpt_policy()
-    policy.net.lastlayer.layer.__class__ = Doubled
-    with pytest.raises(VPTGymError, match=r"net\.lastlayer\.layer is a part of somebody else's"):
-        encoder_from_policy(policy, network="vpt_gym")
-    policy = vpt_policy()
-    with torch.no_grad():
-        policy.net.final_ln.bias[0] = float("nan")
-    with pytest.raises(VPTGymError, match="NaN or infinity"):
-        encoder_from_policy(policy)
-
-
-@needs_minestudio
-@pytest.mark.parametrize(
-    ("frames", "first", "rows", "words"),
-    [
-        (np.zeros((2, 9, 9, 3), np.float32), [True] * 2, None, "must be uint8"),
-        (np.zeros((2, 3, 9, 9), np.uint8), [True] * 2, None, "must have shape"),
-        (np.zeros((3, 9, 9, 3), np.uint8), [True] * 3, None, "one row for each of the 2 environments"),
-        (np.zeros((2, 9, 9, 3), np.uint8), [1, 0], None, "first must be bool"),
-        (np.zeros((1, 9, 9, 3), np.uint8), [True], [2], "between 0 and 1"),
-        ([], [True] * 2, None, "a list came"),
-    ],
-)
-def test_bad_steps(frames: Any, first: Any, rows: Any, words: str, vpt: Any) -> None:
-    with pytest.raises(ObservationError, match=words):
-        encoder_from_policy(vpt).stream(2).step(frames, first, rows=rows)
-
-
-def test_without_minestudio(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The sentence that says which extra to install."""
-    monkeypatch.delitem(sys.modules, "minestudio.models.base_policy", raising=False)
-    monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
-    with pytest.raises(VPTGymError, match=r"encoder_from_policy needs the package minestudio.*\[minestudio\]"):
-        encoder_from_policy(nn.Linear(2, 2))
-
-
-def test_importing_imports_no_minestudio() -> None:
-    code = (
-        "import sys, vpt_gym.minestudio; print([name for name in ('minestudio', 'timm', 'ray') if name in sys.modules])"
-    )
-    root = Path(__file__).parents[2]
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=root)
-    assert done.stdout.strip() == "[]"
