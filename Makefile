@@ -48,7 +48,7 @@ types: $(VENV)/.full  ## mypy, strict
 	@$(BIN)/mypy
 
 contract: $(VENV)/.full  ## import-linter: which room may import which
-	@$(BIN)/lint-imports --no-logo
+	@$(BIN)/lint-imports --no-logo --no-cache
 
 lock: $(VENV)/.full  ## pin the newest releases again (keeps torch)
 	@grep -E '^(torch|uv)==' $(PINS) | $(BIN)/uv pip compile --quiet --universal --python-version 3.10 --upgrade \

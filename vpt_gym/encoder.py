@@ -27,7 +27,7 @@ from vpt_gym.precision import DTYPES, arithmetic, choose_precision
 from vpt_gym.streams import Flags, Frames, Rows, as_tensor, check_flags, check_frames, check_rows, count_of
 from vpt_gym.weights import LoadReport, ResolvedSource, VPTHeads, load_checkpoint, load_heads, resolve
 
-__all__ = ["LatentStream", "VPTEncoder", "load_encoder"]
+__all__ = ["LatentStream", "LoadedWeights", "VPTEncoder", "load_encoder"]
 
 logger = logging.getLogger("vpt_gym")
 
@@ -37,7 +37,7 @@ _FRAMES_PER_CHUNK: Final = 256
 
 
 @dataclass(frozen=True, eq=False)
-class _Weights:
+class LoadedWeights:
     """What encoders of one source share inside a process, whichever layer they take."""
 
     net: VPTNet
@@ -57,7 +57,7 @@ class _Weights:
         return self.load_heads()
 
 
-_loaded: weakref.WeakValueDictionary[Hashable, _Weights] = weakref.WeakValueDictionary()
+_loaded: weakref.WeakValueDictionary[Hashable, LoadedWeights] = weakref.WeakValueDictionary()
 _loading = threading.Lock()
 
 
@@ -90,7 +90,7 @@ def load_encoder(
     return VPTEncoder(weights, source, options)
 
 
-def _shared_weights(resolved: ResolvedSource, device: torch.device, precision: str) -> _Weights:
+def _shared_weights(resolved: ResolvedSource, device: torch.device, precision: str) -> LoadedWeights:
     key = (resolved.identity, str(device), precision)
     with _loading:
         weights = _loaded.get(key)
@@ -103,7 +103,7 @@ def _shared_weights(resolved: ResolvedSource, device: torch.device, precision: s
             with arithmetic(device, precision):
                 path = accelerate(net)
             heads = partial(load_heads, resolved, net.config.hidden_size)
-            weights = _loaded[key] = _Weights(net, digest, report, precision, path, heads)
+            weights = _loaded[key] = LoadedWeights(net, digest, report, precision, path, heads)
             logger.info("%s: %s; %s in %s", source, report.summary(), path, precision)
     return weights
 
@@ -153,7 +153,7 @@ class VPTEncoder:
         report: what loading took from which files, and whether the weights are untrained.
     """
 
-    def __init__(self, weights: _Weights, source: str, options: Mapping[str, str]) -> None:
+    def __init__(self, weights: LoadedWeights, source: str, options: Mapping[str, str]) -> None:
         self._weights = weights
         self._net = weights.net
         self._choice = LatentChoice(weights.net.config, options["layer"])

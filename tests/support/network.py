@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from vpt_gym.config import PRESETS, VPTConfig
-from vpt_gym.encoder import VPTEncoder, _Weights
+from vpt_gym.encoder import LoadedWeights, VPTEncoder
 from vpt_gym.nn import VPTNet, accelerate
 from vpt_gym.weights import LoadReport, table
 
@@ -23,7 +23,7 @@ def encoder_of(net: VPTNet, *, fast: bool = False, **options: str) -> VPTEncoder
     options = {**defaults, **options}
     precision = options["precision"]
     path = accelerate(net) if fast else "torch's own operators"
-    return VPTEncoder(_Weights(net, "0" * 64, report, precision, path), "random:test", options)
+    return VPTEncoder(LoadedWeights(net, "0" * 64, report, precision, path), "random:test", options)
 
 
 def encoder_like(policy: nn.Module, config: VPTConfig | str, *, fast: bool = False, **options: str) -> VPTEncoder:

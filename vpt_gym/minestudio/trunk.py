@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from vpt_gym.config import FRAME_SIZE
-from vpt_gym.encoder import VPTEncoder, _Weights
+from vpt_gym.encoder import LoadedWeights, VPTEncoder
 from vpt_gym.errors import WeightsError
 from vpt_gym.minestudio.architecture import unlike_vpt
 from vpt_gym.minestudio.kinds import IMAGE, Kind, class_of
@@ -120,7 +120,7 @@ def on_vpt_gym(kind: Kind, device: torch.device) -> tuple[Callable[[int], RowMem
             embed.load_state_dict(theirs.state_dict())
             return lambda num_envs: SteveMemory(net, embed, num_envs), path
     options = {"device": str(device), "precision": "float32", "layer": "final", "pooling": "none"}
-    encoder = VPTEncoder(_Weights(net, digest, report, "float32", path), kind.name, options)
+    encoder = VPTEncoder(LoadedWeights(net, digest, report, "float32", path), kind.name, options)
     return lambda num_envs: VPTMemory(encoder, num_envs), path
 
 
