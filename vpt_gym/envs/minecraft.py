@@ -16,7 +16,7 @@ from vpt_gym.envs.keyboard import ACTION_TYPES, action_space, own_action
 from vpt_gym.envs.quiet import printing_to_log
 from vpt_gym.envs.values import deaths, own_values, world_seed_of
 from vpt_gym.errors import EnvironmentCrashed, ResetNeeded, VPTGymError, check_count
-from vpt_gym.minestudio.package import import_minestudio
+from vpt_gym.minestudio.package import import_simulator
 
 __all__ = ["MinecraftEnv", "make_minecraft"]
 
@@ -118,7 +118,7 @@ class MinecraftEnv(gym.Env[Any, Any]):
         self.callbacks = make_callbacks(callbacks)
         at_work = list(self.callbacks)
         self._step_limit = step_limit(at_work)
-        entry = import_minestudio("minestudio.simulator.entry")
+        entry = import_simulator()
         self.sim: Any = entry.MinecraftSim(
             action_type=action_type,
             obs_size=(width, height),

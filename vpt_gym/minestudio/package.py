@@ -8,12 +8,14 @@ import importlib.util
 import io
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
+import numpy as np
 import torch
 
 from vpt_gym.errors import VPTGymError
 
-__all__ = ["check_installed", "import_minestudio"]
+__all__ = ["check_installed", "import_minestudio", "import_simulator"]
 
 _declared: list[torch.library.Library] = []
 """Schemas live as long as the library object that declared them."""
@@ -45,6 +47,26 @@ def import_minestudio(name: str) -> ModuleType:
         _declared.append(library)
     with contextlib.redirect_stderr(io.StringIO()):
         return importlib.import_module(name)
+
+
+def import_simulator() -> ModuleType:
+    """Imports MineStudio's `simulator.entry`, under NumPy 2 too.
+
+    One module of MineStudio 1.1.6 asks NumPy for `unicode_`, a name of `str_` that NumPy 2 gave up. That module gets a view of
+    NumPy which still has it; NumPy itself stays as it is.
+
+    Raises:
+        VPTGymError: as `import_minestudio`.
+    """
+    spaces = import_minestudio("minestudio.simulator.minerl.herobraine.hero.spaces")
+    if not hasattr(np, "unicode_"):
+        spaces.np = _OlderNumPy("numpy")  # type: ignore[attr-defined]
+    return import_minestudio("minestudio.simulator.entry")
+
+
+class _OlderNumPy(ModuleType):
+    def __getattr__(self, name: str) -> Any:
+        return np.str_ if name == "unicode_" else getattr(np, name)
 
 
 def _torchvision_operators_load() -> bool:
