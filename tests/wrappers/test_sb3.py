@@ -27,6 +27,7 @@ from tests.support.scripted import ScriptedEnv, quick_encoder, scripted
 from vpt_gym.encoder import VPTEncoder
 from vpt_gym.errors import ObservationError, ResetNeeded, VPTGymError
 from vpt_gym.sb3 import VecVPTLatent, make_latent_vec_env
+from vpt_gym.wrappers.workers import WorkerVecEnv
 
 STEPS = 1000
 TOLERANCE = 1e-4
@@ -317,7 +318,7 @@ class TestMakeLatentVecEnv:
 
     def test_workers_end_when_wrapping_fails(self, encoder: VPTEncoder, monkeypatch: pytest.MonkeyPatch) -> None:
         closed = []
-        monkeypatch.setattr(SubprocVecEnv, "close", lambda self: closed.append(self))  # noqa: PLW0108 - must bind
+        monkeypatch.setattr(WorkerVecEnv, "close", lambda self: closed.append(self))  # noqa: PLW0108 - must bind
 
         def no_memory(*_: object) -> None:
             raise VPTGymError("no memory is left")
@@ -330,7 +331,7 @@ class TestMakeLatentVecEnv:
         closed[0].close()
 
     def test_no_worker_starts_for_a_wrong_encoder(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(SubprocVecEnv, "__init__", lambda *_: pytest.fail("a worker was started"))
+        monkeypatch.setattr(WorkerVecEnv, "__init__", lambda *_: pytest.fail("a worker was started"))
         with pytest.raises(VPTGymError, match="unknown preset"):
             make_latent_vec_env(ScriptedEnv, 2, encoder="random:huge")
 

@@ -46,7 +46,8 @@ def import_minestudio(name: str) -> ModuleType:
             library.define(f"{operator}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")  # type: ignore[no-untyped-call]
         _declared.append(library)
     with contextlib.redirect_stderr(io.StringIO()):
-        return importlib.import_module(name)
+        importlib.import_module("gym")
+    return importlib.import_module(name)
 
 
 def import_simulator() -> ModuleType:

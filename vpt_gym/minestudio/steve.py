@@ -65,8 +65,10 @@ class SteveKind(Kind):
             value = value.to(device)
         instruction = {way: value, "cond_scale": scale}
         # The prior draws from torch's own generators, which are the user's: they are put back.
-        with torch.random.fork_rng([device] if device.type == "cuda" else []):
-            torch.manual_seed(seed or 0)
+        # Seeding reaches every GPU, so every GPU's generator is among them.
+        with torch.random.fork_rng(range(torch.cuda.device_count())):
+            if seed is not None:
+                torch.manual_seed(seed)
             made = self.policy.prepare_condition(instruction, deterministic=seed is None)
         return {"mineclip_embeds": made["mineclip_embeds"].reshape(-1).float().clone(), "cond_scale": scale}
 

@@ -21,7 +21,7 @@ from vpt_gym.training.playing import play_model
 from vpt_gym.training.report import Facts, Reporter, Score
 from vpt_gym.training.train import describe_encoder, encoder_words
 from vpt_gym.training.video import EpisodeRecorder
-from vpt_gym.training.workers import WorkerDiedError, WorkerVecEnv
+from vpt_gym.wrappers.workers import WorkerDiedError, WorkerVecEnv
 
 __all__ = ["EvaluationResult", "evaluate"]
 

@@ -26,7 +26,7 @@ from vpt_gym.training.playing import play_model, play_random
 from vpt_gym.training.plot import learning_curve
 from vpt_gym.training.report import Facts, Reporter, Score
 from vpt_gym.training.video import EpisodeRecorder
-from vpt_gym.training.workers import WorkerDiedError, WorkerVecEnv
+from vpt_gym.wrappers.workers import WorkerDiedError, WorkerVecEnv
 
 __all__ = ["TrainingResult", "describe_encoder", "encoder_words", "train"]
 

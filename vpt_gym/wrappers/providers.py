@@ -22,13 +22,13 @@ class Provider:
 
     Attributes:
         module: the module whose import registers them.
-        install: the command that installs the package.
+        install: the command that installs the package; None for a module of this package.
         folder: what every one of its environments makes in the working directory if it is not there; or None.
         check: a function, as `module:name`, that raises VPTGymError if the environments lack something to run on; or None.
     """
 
     module: str
-    install: str
+    install: str | None = None
     folder: str | None = None
     check: str | None = None
 
@@ -36,9 +36,7 @@ class Provider:
 PROVIDERS: Final[Mapping[str, Provider]] = MappingProxyType(
     {
         "Vizdoom": Provider("vizdoom.gymnasium_wrapper", "pip install 'vpt-gym[vizdoom]'", folder="_vizdoom"),
-        "vpt_gym/Minecraft": Provider(
-            "vpt_gym.envs", "pip install 'vpt-gym[minestudio]'", check="vpt_gym.envs.engine:check_engine"
-        ),
+        "vpt_gym/Minecraft": Provider("vpt_gym.envs", check="vpt_gym.envs.engine:check_engine"),
     }
 )
 """Known providers by how their ids begin."""
@@ -59,6 +57,8 @@ def qualified_id(env_id: str) -> str:
             try:
                 importlib.import_module(provider.module)
             except ModuleNotFoundError as error:
+                if provider.install is None:
+                    raise
                 raise VPTGymError(
                     f"{env_id} needs the package {error.name}, which is not installed; run: {provider.install}"
                 ) from error

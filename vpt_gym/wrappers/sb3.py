@@ -16,6 +16,7 @@ from vpt_gym.streams import Encoder, Stream
 from vpt_gym.wrappers.observations import LatentObservations, Latents, Seen, as_encoder, check_kind, refuse_latents
 from vpt_gym.wrappers.providers import check_registered, make_folder, qualified_id
 from vpt_gym.wrappers.resize import ResizeFrame
+from vpt_gym.wrappers.workers import WorkerVecEnv
 
 __all__ = ["VecVPTLatent", "make_latent_vec_env"]
 
@@ -150,7 +151,8 @@ def make_latent_vec_env(
         image_key: key of the image, where not exactly one entry of a Dict observation is an image.
         keep: keys of a Dict observation to hand on beside the latent.
         encoder_options: keyword arguments of `load_encoder`, when `encoder` is a source string.
-        vec_env_cls: SubprocVecEnv unless there is one environment only, then DummyVecEnv.
+        vec_env_cls: SB3's kind of VecEnv; by default DummyVecEnv for one environment, and for several a SubprocVecEnv whose
+            workers leave Ctrl-C to the main process, close their environments whatever ends them, and die with a sentence.
         vec_env_kwargs: keyword arguments of that class, such as `{"start_method": "spawn"}`.
         monitor_dir: folder for SB3's Monitor to write episode returns to; each environment has a Monitor in any case.
 
@@ -158,6 +160,7 @@ def make_latent_vec_env(
         ObservationError: as for `VecVPTLatent`.
         VPTGymError: `n_envs` is not a positive whole number, `env_id` is unknown to Gymnasium, or the
             package of a known environment is not installed.
+        WorkerDiedError: from the VecEnv, when a worker process has ended by itself, such as by EnvironmentCrashed.
     """
     check_count("n_envs", n_envs)
     loaded = as_encoder(encoder, encoder_options)
@@ -167,7 +170,7 @@ def make_latent_vec_env(
         if n_envs > 1:
             make_folder(env_id)
     if vec_env_cls is None:
-        vec_env_cls = DummyVecEnv if n_envs == 1 else SubprocVecEnv
+        vec_env_cls = DummyVecEnv if n_envs == 1 else WorkerVecEnv
     # A string is no list of keys: ResizeFrame refuses it, in a sentence.
     crossing = keep if isinstance(keep, str) else tuple(dict.fromkeys((*keep, *loaded.also_reads)))
     venv = make_vec_env(

@@ -1,4 +1,4 @@
-"""Environment processes that Ctrl-C does not reach, and that end with a sentence when they die."""
+"""Environment processes that Ctrl-C does not reach, that close what they hold, and whose death is a sentence."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class WorkerDiedError(VPTGymError, RuntimeError):
 
 
 class WorkerVecEnv(SubprocVecEnv):
-    """SB3's `SubprocVecEnv` for a command line.
+    """SB3's `SubprocVecEnv`, for environments that may fail and for people who press Ctrl-C.
 
     A terminal sends Ctrl-C to every process of the group. Here only the parent hears it, so that workers neither die in
     the middle of a step nor print tracebacks; a worker that dies for another reason raises `WorkerDiedError` in the
@@ -94,8 +94,9 @@ class WorkerVecEnv(SubprocVecEnv):
                 process.join(timeout=0.2)
             codes = _exit_codes(self.processes)
             raise WorkerDiedError(
-                f"An environment process ended by itself ({codes}); what it printed stands above. "
-                f"Step the environment alone in a Python session to see the fault."
+                f"An environment process ended by itself ({codes}); what it printed stands above. The others cannot go on "
+                "without it: close the VecEnv and make a new one. Stepped alone in a Python session, the environment shows its "
+                "fault."
             ) from error
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from tests.training.pixel_env import LightEnv
-from vpt_gym.training.workers import WorkerDiedError, WorkerVecEnv
+from vpt_gym.wrappers.workers import WorkerDiedError, WorkerVecEnv
 
 
 class Telling(gym.Wrapper):  # type: ignore[type-arg]
