@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from tests.support.engine import MinecraftEngine
+from vpt_gym.errors import VPTGymError
 from vpt_gym.minestudio.package import import_minestudio
 
 LOGS = [{"event": "mine_block", "identity": "log", "objects": ["oak_log"], "reward": 2.5, "max_reward_times": 3}]
@@ -158,6 +159,26 @@ def test_a_callback_may_end_an_episode(make: Any) -> None:
         env = make(callbacks=[Ends(flags)])
         env.reset(seed=1)
         assert env.step(np.array([0, 60]))[2:4] == flags
+
+
+def test_a_time_limit_inside_a_compose_truncates(make: Any) -> None:
+    module = import_minestudio("minestudio.simulator.callbacks")
+    rewards, limit = module.RewardsCallback(LOGS), module.JudgeResetCallback(5)
+    inner = module.Compose([module.JudgeResetCallback(3)])
+    env = make(callbacks=[module.Compose([rewards, limit, inner]), module.JudgeResetCallback(4)])
+    attack = pressing(env, "attack")
+    for _ in range(2):
+        env.reset(seed=1)
+        steps = [env.step(attack)[1:4] for _ in range(3)]
+        assert steps == [(2.5, False, False), (2.5, False, False), (2.5, False, True)]
+    assert len(env.unwrapped.callbacks[0].callbacks) == 3, "the environment's own list keeps what was given"
+
+
+def test_a_time_limit_must_not_be_drawn(make: Any) -> None:
+    module = import_minestudio("minestudio.simulator.callbacks")
+    drawn = [module.JudgeResetCallback(5), module.RewardsCallback(LOGS)]
+    with pytest.raises(VPTGymError, match="JudgeResetCallback is inside a Compose that draws"):
+        make(callbacks=[("Compose", {"callbacks": drawn, "options": 1})])
 
 
 @pytest.mark.parametrize("config", [{"camera_binsize": 1}, {"camera_maxval": 20, "camera_binsize": 4}])

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import pickle
 import signal
+import sys
 import time
+from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
@@ -13,9 +16,11 @@ import numpy as np
 import pytest
 
 from tests.support.engine import MinecraftEngine
+from vpt_gym.envs.minecraft import MinecraftEnv
 from vpt_gym.errors import EnvironmentCrashed, ResetNeeded, VPTGymError
 from vpt_gym.minestudio.package import import_minestudio
 
+ROOT = Path(__file__).parents[2]
 NOTHING = np.array([0, 60])
 OPENING = 2
 """Empty frames of a reset, which the engine counts as steps."""
@@ -140,8 +145,9 @@ def test_a_crash_inside_reset(make: Any, minecraft_engine: MinecraftEngine) -> N
 def test_a_fast_reset_after_the_game_has_gone(make: Any, minecraft_engine: MinecraftEngine) -> None:
     env = make(callbacks=[("FastResetCallback", {"biomes": ["plains"], "random_tp_range": 100})])
     env.reset(seed=1)
-    os.kill(minecraft_engine.processes()[-1].pid, signal.SIGKILL)
-    minecraft_engine.processes()[0].wait(30)
+    script, *_, game = minecraft_engine.processes()
+    os.kill(game.pid, signal.SIGKILL)
+    script.wait(30)
     env.reset()
     env.step(NOTHING)
     assert len(minecraft_engine.notes("started")) == 2
@@ -190,6 +196,65 @@ def test_a_callback_s_own_error_is_not_a_crash(make: Any, minecraft_engine: Mine
     with pytest.raises(KeyError):
         env.reset(seed=1)
     assert minecraft_engine.processes() == [], "an environment that could not be reset leaves no game behind"
+
+
+@pytest.mark.parametrize("when", ["in a step", "in a reset"])
+def test_closing_after_a_crash_raises_nothing(
+    make: Any, minecraft_engine: MinecraftEngine, tmp_path: Path, when: str
+) -> None:
+    """As a worker process does, whose first error has been reported already."""
+    env = make(callbacks=[("RecordCallback", {"record_path": str(tmp_path), "frame_type": "obs"})])
+    if when == "in a step":
+        env.reset(seed=1)
+    minecraft_engine.fail("crash")
+    with pytest.raises(EnvironmentCrashed):
+        env.step(NOTHING) if when == "in a step" else env.reset(seed=1)
+    env.close()
+    env.close()
+    assert minecraft_engine.processes() == []
+
+
+def test_a_dropped_environment_leaves_no_process(make: Any, minecraft_engine: MinecraftEngine) -> None:
+    env = MinecraftEnv(num_empty_frames=2)
+    env.reset(seed=1)
+    assert len(minecraft_engine.processes()) == 2
+    del env
+    gc.collect()
+    assert minecraft_engine.processes() == []
+
+
+def test_a_fork_s_copy_leaves_the_game_alone(
+    make: Any, minecraft_engine: MinecraftEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    env = MinecraftEnv(num_empty_frames=2)
+    env.reset(seed=1)
+    engine, instance = env._engine, env._engine._instance
+    with monkeypatch.context() as fork:
+        fork.setattr(os, "getpid", lambda: -1)
+        del env
+        gc.collect()
+    assert engine._instance is None, "the finalizer has run"
+    assert len(minecraft_engine.processes()) == 2
+    engine._instance = instance
+    engine.stop()
+    assert minecraft_engine.processes() == []
+
+
+LEAVES_IT_OPEN = """
+import sys
+import vpt_gym.envs
+from vpt_gym.envs.minecraft import MinecraftEnv
+env = MinecraftEnv(num_empty_frames=2)
+env.reset(seed=1)
+sys.stderr.write("the program ends")
+"""
+
+
+def test_a_program_that_ends_without_close_is_told_nothing(minecraft_engine: MinecraftEngine, tmp_path: Path) -> None:
+    status, said = minecraft_engine.run([sys.executable, "-c", LEAVES_IT_OPEN], cwd=ROOT)
+    assert status == 0
+    assert said.endswith("the program ends"), said
+    assert minecraft_engine.processes() == []
 
 
 def test_closing_twice_leaves_no_process(make: Any, minecraft_engine: MinecraftEngine) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import shutil
@@ -13,6 +14,7 @@ import gymnasium as gym
 import pytest
 
 from tests.support.engine import MinecraftEngine
+from vpt_gym.envs.engine import LOG_FOLDER, _log_folder
 from vpt_gym.errors import VPTGymError
 
 ROOT = Path(__file__).parents[2]
@@ -48,3 +50,21 @@ def test_missing_programs(
     with pytest.raises(VPTGymError, match=f"no `{program}` is on the PATH.*{re.escape(command)}"):
         gym.make("vpt_gym/Minecraft-v0")
     assert minecraft_engine.notes("started") == []
+
+
+def test_two_launches_at_once_share_the_log_s_folder(
+    minecraft_engine: MinecraftEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """MineStudio looks for it when a game has come up, when another launch may have ended."""
+    monkeypatch.delenv(LOG_FOLDER, raising=False)
+    with contextlib.ExitStack() as first, contextlib.ExitStack() as second:
+        first.enter_context(_log_folder())
+        second.enter_context(_log_folder())
+        first.close()
+        assert os.environ[LOG_FOLDER] == str(minecraft_engine.folder)
+        second.close()
+        assert LOG_FOLDER not in os.environ
+    monkeypatch.setenv(LOG_FOLDER, "mine")
+    with _log_folder():
+        assert os.environ[LOG_FOLDER] == "mine"
+    assert os.environ[LOG_FOLDER] == "mine"

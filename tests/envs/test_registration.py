@@ -54,3 +54,9 @@ def test_missing_minestudio(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
     with pytest.raises(VPTGymError, match=r"vpt_gym/Minecraft-v0 needs the package minestudio.*\[minestudio\]"):
         gym.make("vpt_gym/Minecraft-v0")
+
+
+def test_a_module_that_this_package_itself_lacks_is_no_matter_of_installing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "vpt_gym.envs", None)
+    with pytest.raises(ModuleNotFoundError):
+        qualified_id("vpt_gym/Minecraft-v0")

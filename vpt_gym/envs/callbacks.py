@@ -9,7 +9,7 @@ from typing import Any
 from vpt_gym.errors import VPTGymError
 from vpt_gym.minestudio.package import import_minestudio
 
-__all__ = ["make_callbacks", "step_limit"]
+__all__ = ["make_callbacks", "step_limit", "without_limits"]
 
 
 def make_callbacks(given: object) -> list[Any]:
@@ -51,13 +51,42 @@ def _make_callback(entry: Any, module: Any) -> Any:
     )
 
 
-def step_limit(callbacks: list[Any]) -> int | None:
-    """Takes MineStudio's JudgeResetCallback out of the list; returns the fewest steps that one of them allows.
+def step_limit(callbacks: Sequence[Any]) -> int | None:
+    """The fewest steps that one of MineStudio's JudgeResetCallbacks allows, those inside a Compose included.
 
     It is a limit of time, yet it sets `terminated`, which tells an algorithm that no reward could follow. The environment
-    counts the steps itself and sets `truncated`.
+    counts the steps itself and sets `truncated`; what it hands to MineStudio is `without_limits`.
+
+    Raises:
+        VPTGymError: one is inside a Compose that draws some of its callbacks anew for each episode.
     """
-    judge = import_minestudio("minestudio.simulator.callbacks").JudgeResetCallback
-    limits = [callback.time_limit for callback in callbacks if type(callback) is judge]
-    callbacks[:] = [callback for callback in callbacks if type(callback) is not judge]
-    return min(limits) if limits else None
+    module = import_minestudio("minestudio.simulator.callbacks")
+    limits = [callback.time_limit for callback in callbacks if type(callback) is module.JudgeResetCallback]
+    for callback in callbacks:
+        if isinstance(callback, module.Compose):
+            inner = step_limit(callback.callbacks)
+            if inner is not None and callback.options != -1:
+                raise VPTGymError(
+                    "Minecraft: a JudgeResetCallback is inside a Compose that draws its callbacks, but an episode's limit "
+                    "must not be drawn; put it into callbacks= beside the Compose."
+                )
+            limits += [] if inner is None else [inner]
+    return min(limits, default=None)
+
+
+def without_limits(callbacks: Sequence[Any]) -> list[Any]:
+    """The callbacks but for those that `step_limit` reads; a Compose that holds one is replaced by a copy without it."""
+    module = import_minestudio("minestudio.simulator.callbacks")
+    return [
+        _without_limits(callback) if isinstance(callback, module.Compose) else callback
+        for callback in callbacks
+        if type(callback) is not module.JudgeResetCallback
+    ]
+
+
+def _without_limits(compose: Any) -> Any:
+    if step_limit(compose.callbacks) is None:
+        return compose
+    compose = copy.copy(compose)
+    compose.callbacks = without_limits(compose.callbacks)
+    return compose

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import os
 import platform
@@ -31,6 +32,10 @@ FAULTS: Final = (
     *(ValueError, TypeError, LookupError, AttributeError, AssertionError),  # an answer that MineStudio cannot read
 )
 """What MineStudio's messenger raises when the game is gone or answers nonsense."""
+
+_launching = threading.Lock()
+_launches: list[int] = []
+"""Threads that launch a game whose log goes to the default folder."""
 
 
 def check_engine() -> None:
@@ -123,17 +128,24 @@ class Engine:
         """Starts the game, in a thread of MineStudio's, which lets only some environments of a machine do so at a time."""
         malmo = import_minestudio("minestudio.simulator.minerl.env.malmo")
         with printing_to_log():
-            instance = self._instance = malmo.InstanceManager.get_instance(os.getpid())
+            with _launching:  # it looks for a free port and for a free place in a list of the process's
+                instance = self._instance = malmo.InstanceManager.get_instance(os.getpid())
             with _log_folder(), _killed_after(self._launch_timeout, instance):
                 instance.launch(replaceable=True)
+        # Before MineStudio's own hook, which finds the game busy with the open connection and reports an error.
+        atexit.register(self.stop)
         instance.had_to_clean = False
         return instance
 
     def stop(self) -> None:
-        """Ends the process and whatever it started, and waits until they are gone. Does nothing where none is."""
+        """Ends the process and whatever it started, and waits until they are gone. Does nothing where none is.
+
+        Nor in a fork of the process that launched it: the game is not the fork's to end.
+        """
+        atexit.unregister(self.stop)
         instance, self._instance = self._instance, None
         self._messenger.instances = []
-        if instance is None:
+        if instance is None or instance.owner != os.getpid():
             return
         if instance.client_socket is not None:
             instance.client_socket.close()
@@ -183,15 +195,23 @@ def _logs() -> Path:
 
 @contextlib.contextmanager
 def _log_folder() -> Iterator[None]:
-    """The game's log goes beside the engine unless the user says where; MineStudio would put it in the working directory."""
-    if LOG_FOLDER in os.environ:
-        yield
-        return
-    os.environ[LOG_FOLDER] = str(_logs().parent)
+    """The game's log goes beside the engine unless the user says where; MineStudio would put it in the working directory.
+
+    MineStudio looks when the game has come up, so the variable stays until the last of those that launch at once is done.
+    """
+    with _launching:
+        ours = bool(_launches) or LOG_FOLDER not in os.environ
+        if ours:
+            os.environ[LOG_FOLDER] = str(_logs().parent)
+            _launches.append(threading.get_ident())
     try:
         yield
     finally:
-        del os.environ[LOG_FOLDER]
+        with _launching:
+            if ours:
+                _launches.pop()
+                if not _launches:
+                    del os.environ[LOG_FOLDER]
 
 
 @contextlib.contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -10,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from vpt_gym.envs.action import FlattenDictAction
-from vpt_gym.envs.callbacks import make_callbacks, step_limit
+from vpt_gym.envs.callbacks import make_callbacks, step_limit, without_limits
 from vpt_gym.envs.engine import Engine, check_engine
 from vpt_gym.envs.keyboard import ACTION_TYPES, action_space, own_action
 from vpt_gym.envs.quiet import printing_to_log
@@ -48,21 +49,27 @@ class MinecraftEnv(gym.Env[Any, Any]):
     and `world_seed`. The reward is 0 unless a callback gives one. What is handed out is the caller's to change.
 
     `terminated` says that the player died or the task ended: the game ended the mission, its health is 0, its count of
-    deaths grew, or a callback says so. `truncated` says that time was up: Gymnasium's `max_episode_steps`, MineStudio's
-    JudgeResetCallback, or a callback of your own. A game that crashes or hangs is neither; `step` and `reset` raise
-    EnvironmentCrashed then, and the next `reset` starts it anew.
+    deaths grew, or a callback says so. MineStudio's callbacks for tasks and rewards never do (its PlayCallback does): for an
+    episode that ends with its task, pass a callback of your own whose `after_step` sets `terminated`. `truncated` says that
+    time was up: Gymnasium's `max_episode_steps`, MineStudio's JudgeResetCallback, or a callback of your own. A game that
+    crashes or hangs is neither; `step` and `reset` raise EnvironmentCrashed then, and the next `reset` starts it anew. That
+    it hangs is noticed after MineStudio's two minutes without an answer.
 
-    `reset(seed=s)` opens world `s`. A `reset` without a seed opens one drawn from the environment's generator, or
-    `world_seed`, where given; `reset(options={"world_seed": s})` opens world `s` this once. MineStudio's FastResetCallback
-    stays in the open world, unless the reset names a seed or world. Chance inside MineStudio's callbacks follows Python's
-    and NumPy's global generators, which no seed of this environment touches.
+    `reset(seed=s)` seeds the environment's generator and opens world `s`; a `reset` without a seed opens a world drawn from
+    the generator. `world_seed=` fixes the world of every reset; `seed` then seeds the generator alone.
+    `reset(options={"world_seed": s})` goes before both, this once. MineStudio's FastResetCallback stays in the open world,
+    unless the reset names a seed or world. Where SummonMobsCallback puts its mobs follows the environment's generator; all
+    other chance inside MineStudio's callbacks follows Python's and NumPy's global generators, which no seed of this
+    environment touches.
+
+    `close` ends the game; so does dropping the last reference to the environment, though no callback hears of that.
 
     Args:
         action_type: "agent", a Dict of `buttons` (8641) and `camera` (121); or "env", a Dict of keys (0 or 1) and `camera`,
             float32 [2], degrees down and right.
         obs_size: width and height of the observation in pixels; VPT's is 128 x 128.
         render_size: width and height in which the game draws; VPT learned from 640 x 360.
-        world_seed: the world of every reset that does not name another; None for a new one each time.
+        world_seed: the world of every reset whose `options` name no other; None for that of the seed, or one drawn.
         inventory: what the player starts with, as MineStudio's `inventory`.
         preferred_spawn_biome: the biome to start in, if the world has it near.
         num_empty_frames: steps without action after a reset, while the first pictures are still black.
@@ -116,8 +123,7 @@ class MinecraftEnv(gym.Env[Any, Any]):
         check_engine()
         self._world_seed = None if world_seed is None else world_seed_of(world_seed)
         self.callbacks = make_callbacks(callbacks)
-        at_work = list(self.callbacks)
-        self._step_limit = step_limit(at_work)
+        self._step_limit = step_limit(self.callbacks)
         entry = import_simulator()
         self.sim: Any = entry.MinecraftSim(
             action_type=action_type,
@@ -126,10 +132,11 @@ class MinecraftEnv(gym.Env[Any, Any]):
             inventory=dict(inventory or {}),
             preferred_spawn_biome=preferred_spawn_biome,
             num_empty_frames=num_empty_frames,
-            callbacks=at_work,
+            callbacks=without_limits(self.callbacks),
             camera_config=_camera(camera_config or {}, entry),
         )
         self._engine = Engine(self.sim, launch_timeout)
+        weakref.finalize(self, self._engine.stop).atexit = False  # the engine sees to the interpreter's end by itself
         self.render_mode = render_mode
         mapping = self.sim.action_mapper
         self._actions = action_space(action_type, len(mapping.BUTTONS_COMBINATIONS), len(mapping.camera_combinations))
@@ -149,7 +156,7 @@ class MinecraftEnv(gym.Env[Any, Any]):
         """Opens a world, or with MineStudio's FastResetCallback goes on in the open one.
 
         Args:
-            seed: of the environment's generator, and of the world.
+            seed: of the environment's generator, and of the world too where no `world_seed` is given.
             options: `{"world_seed": s}`, the world for this once.
 
         Returns:

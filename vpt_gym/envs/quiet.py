@@ -3,44 +3,53 @@
 from __future__ import annotations
 
 import contextlib
-import io
 import logging
+import re
 import sys
 import threading
-from collections.abc import Iterator
-from typing import Any, Final, TextIO
+from collections.abc import Iterable, Iterator
+from typing import Any, Final, TextIO, cast
 
 __all__ = ["printing_to_log"]
 
 _LOGGER: Final = logging.getLogger("vpt_gym.envs.minecraft")
+_COLOURS: Final = re.compile(r"\x1b\[[0-9;]*m")
 _lock = threading.Lock()
 _quiet_threads: list[int] = []
 """Identities of the threads that are being listened to, once for each time."""
 
 
-class _Ear(io.TextIOBase):
-    """Stands in for sys.stdout: logs what the quiet threads print, and hands on what the others do."""
+class _Ear:
+    """Stands in for sys.stdout: logs what the quiet threads print, and is the real one in everything else."""
 
     def __init__(self, stdout: TextIO) -> None:
         self.stdout = stdout
-        self._lines: dict[int, str] = {}
+        self.unfinished: dict[int, str] = {}  # the beginning of a line, by thread
 
     def write(self, text: str) -> int:
         thread = threading.get_ident()
         if thread not in _quiet_threads:
             return self.stdout.write(text)
-        *lines, rest = (self._lines.get(thread, "") + text).split("\n")
-        self._lines[thread] = rest
+        *lines, rest = (self.unfinished.pop(thread, "") + text).split("\n")
+        if rest:
+            self.unfinished[thread] = rest
         for line in lines:
-            if line.strip():
-                _LOGGER.info(line.rstrip())
+            _log(line)
         return len(text)
 
-    def flush(self) -> None:
-        self.stdout.flush()
+    def writelines(self, lines: Iterable[str]) -> None:
+        for line in lines:
+            self.write(line)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.stdout, name)
+
+
+def _log(line: str) -> None:
+    """Without colours: whoever asks hears that the real stdout is a terminal, where it is one."""
+    line = _COLOURS.sub("", line).rstrip()
+    if line:
+        _LOGGER.info(line)
 
 
 @contextlib.contextmanager
@@ -49,7 +58,8 @@ def printing_to_log() -> Iterator[None]:
     thread = threading.get_ident()
     with _lock:
         if not isinstance(sys.stdout, _Ear):
-            sys.stdout = _Ear(sys.stdout)
+            sys.stdout = cast(TextIO, _Ear(sys.stdout))
+        ear = cast(_Ear, sys.stdout)
         _quiet_threads.append(thread)
     try:
         yield
@@ -58,3 +68,4 @@ def printing_to_log() -> Iterator[None]:
             _quiet_threads.remove(thread)
             if not _quiet_threads and isinstance(sys.stdout, _Ear):
                 sys.stdout = sys.stdout.stdout
+        _log(ear.unfinished.pop(thread, ""))
