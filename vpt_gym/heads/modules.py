@@ -41,6 +41,11 @@ class ValueHead(nn.Module):
 
     The head predicts returns of mean 0 and variance 1. Its statistics of the returns in VPT's training turn that back; they
     stand still here, as buffers. Source: `ScaledMSEHead.denormalize` and `NormalizeEwma` of Video-Pre-Training.
+
+    VPT takes its value loss in the normalised units, Stable-Baselines3 in those of the rewards, where the same error has a
+    gradient that is scale^2 times as large: beside it the policy's would vanish when both are clipped together. So what flows
+    back to the head is divided by scale^2 where the scale is above one, and a mean squared error of the values has the gradient
+    of VPT's own loss. The values themselves are exact. A scale below one, as that of untrained statistics, changes no gradient.
     """
 
     mean: Tensor
@@ -58,7 +63,11 @@ class ValueHead(nn.Module):
         self.register_buffer("scale", variance.clamp(min=_LEAST_VARIANCE).sqrt())
 
     def forward(self, latents_bd: Tensor) -> Tensor:
-        return nn.functional.linear(latents_bd, self.weight, self.bias) * self.scale + self.mean
+        normalised_b1 = nn.functional.linear(latents_bd, self.weight, self.bias)
+        if normalised_b1.requires_grad:
+            divisor = self.scale.clamp(min=1).square()
+            normalised_b1.register_hook(lambda gradient_b1: gradient_b1 / divisor)  # type: ignore[no-untyped-call]
+        return normalised_b1 * self.scale + self.mean
 
 
 class Adapters(nn.Module):
