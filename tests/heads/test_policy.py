@@ -193,9 +193,25 @@ def test_heads_out_of_a_pickle_are_refused_until_a_state_is_there() -> None:
             use(LATENTS)
     model.policy.load_state_dict(build().policy.state_dict())
     assert torch.equal(outputs(model.policy), outputs(build().policy))
-    # From then on it is a policy as any other: NaN would be training's doing.
+
+
+def test_half_a_state_is_none() -> None:
+    policy = build(heads=pickle.loads(pickle.dumps(small_heads()))).policy
+    state = build().policy.state_dict()
+    policy.load_state_dict({name: tensor for name, tensor in state.items() if "bias" not in name}, strict=False)
+    with pytest.raises(VPTGymError, match="no saved state was loaded into it"):
+        policy.predict_values(LATENTS)
+
+
+def test_a_model_that_diverged_is_loaded_as_it_is(tmp_path: Path) -> None:
+    """Its NaN are training's doing: nothing is said about pickles."""
+    model = build()
     torch.nn.init.constant_(model.policy.value_net.bias, torch.nan)
-    assert model.policy.predict_values(LATENTS).isnan().all()
+    model.save(tmp_path / "model.zip")
+    loaded = PPO.load(tmp_path / "model.zip", device="cpu")
+    assert loaded.policy.predict_values(LATENTS).isnan().all()
+    parts = [each.policy.get_distribution(LATENTS).distribution for each in (model, loaded)]
+    assert torch.equal(parts[0][0].logits, parts[1][0].logits)
 
 
 class Fixed(gym.Env[Any, Any]):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -33,6 +33,9 @@ class PretrainedHeadPolicy(ActorCriticPolicy):
 
     Observations are the final latents, float32 [latent]; actions are MultiDiscrete [buttons, camera]. For PPO, A2C and
     `vpt_gym.heads.KLPPO`. It is saved and loaded as every policy is, and loading needs no VPT weights.
+
+    A policy sees the latents' length, not the encoder behind them. `KLPPO` looks and refuses latents of other weights or of
+    another layer; under PPO and A2C it is yours to take the heads from the environment's own encoder.
 
     Args:
         observation_space: Box [latent], as VecVPTLatent gives it.
@@ -146,14 +149,17 @@ class PretrainedHeadPolicy(ActorCriticPolicy):
         return super().predict_values(obs)
 
     def _check_state(self) -> None:
-        if not self._awaits_state:
-            return
-        if any(bool(tensor.isnan().any()) for tensor in self.state_dict().values()):
+        if self._awaits_state:
             raise VPTGymError(
                 "PretrainedHeadPolicy was built from heads that came out of a pickle, which has no tensors, and no saved state "
                 f"was loaded into it: load a saved model, or take the heads from an encoder, {_ONE_LINE}."
             )
-        self._awaits_state = False
+
+    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
+        """Takes over a state, as every torch module does; a whole one stands in for tensors that the heads did not have."""
+        result = super().load_state_dict(state_dict, strict, assign)
+        self._awaits_state = self._awaits_state and bool(result.missing_keys)
+        return result
 
     def evaluate_actions(self, obs: PyTorchObs, actions: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
         """Values [B, 1], log-probabilities [B] and entropies [B] of actions [B, 2] at observations [B, latent].
