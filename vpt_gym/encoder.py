@@ -188,7 +188,7 @@ class VPTEncoder:
         """Space of one latent: every finite float32 [latent_size]; a fresh object."""
         return self._choice.space
 
-    @property
+    @cached_property
     def heads(self) -> VPTHeads:
         """VPT's own heads, float32, from the same source as the network: loaded when first asked for, and kept.
 
@@ -201,7 +201,7 @@ class VPTEncoder:
                 f"VPT's heads read the final layer, but this encoder's latents are layer={self._choice.layer!r}: load it with "
                 "layer='final'."
             )
-        return self._weights.heads
+        return self._weights.heads.with_latents(self.latents_fingerprint)
 
     @property
     def frame_size(self) -> int:
@@ -225,6 +225,11 @@ class VPTEncoder:
         The same for every precision, device and kind of file that the same weights came in.
         """
         return self._fingerprint(self._pooling)
+
+    @property
+    def latents_fingerprint(self) -> str:
+        """Says which latents a stream of it gives, and its heads read: the fingerprint without pooling, which streams lack."""
+        return self._fingerprint("none")
 
     def _fingerprint(self, pooling: str) -> str:
         subject = {

@@ -11,7 +11,6 @@ import torch
 from stable_baselines3 import PPO
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.logger import Logger
-from stable_baselines3.common.vec_env import VecNormalize
 from torch.distributions import Categorical, kl_divergence
 
 from tests.heads.small import LATENT, LatentEnv, small_heads, small_state
@@ -186,6 +185,22 @@ def test_the_teacher_does_not_learn() -> None:
     assert not torch.equal(model.policy.action_net.weight, fresh.weight)
 
 
+@pytest.mark.parametrize("kl_coef", [0.0, 0.2])
+def test_the_teacher_costs_one_matrix_product(kl_coef: float) -> None:
+    """It runs once for each minibatch, and so does the student's head: the divergence is of what PPO has computed anyway."""
+    model = build(kl_coef=kl_coef, n_epochs=3, batch_size=8)
+    model.learn(32)
+    calls = {"teacher": 0, "student": 0}
+    for name, head in (("teacher", model.teacher), ("student", model.policy.action_net)):
+
+        def count(*_: Any, name: str = name) -> None:
+            calls[name] += 1
+
+        head.register_forward_hook(count)
+    model.train()  # once more on the same rollout
+    assert calls == {"teacher": 12, "student": 12}
+
+
 def test_parameters_taken_and_put_hold_the_teacher() -> None:
     model, other = build(), build(policy_kwargs={"heads": small_heads(seed=1)})
     model.learn(32)
@@ -277,8 +292,22 @@ def test_another_policy_has_no_teacher() -> None:
     assert '"heads": encoder.heads' in str(caught.value)
 
 
-def test_scaled_latents_are_refused_and_scaled_rewards_are_not() -> None:
-    venv = make_vec_env(LatentEnv, n_envs=2)
-    with pytest.raises(VPTGymError, match="VecNormalize scales them; give it norm_obs=False"):
-        build(env=VecNormalize(venv))
-    build(env=VecNormalize(venv, norm_obs=False)).learn(64)
+def test_a_file_of_ppo_is_refused_and_the_remedy_works(tmp_path: Path) -> None:
+    """The policy goes on from PPO's, and stays near VPT's heads."""
+    trained = build(PPO)
+    trained.learn(32)
+    trained.save(tmp_path / "model.zip")
+    with pytest.raises(
+        VPTGymError, match="hold no teacher, so PPO or another algorithm saved them, not KLPPO"
+    ) as caught:
+        KLPPO.load(tmp_path / "model.zip", device="cpu")
+    assert "model.policy.load_state_dict(PPO.load(path).policy.state_dict())" in str(caught.value)
+    model = build()
+    model.policy.load_state_dict(PPO.load(tmp_path / "model.zip", device="cpu").policy.state_dict())
+    assert torch.equal(model.policy.action_net.weight, trained.policy.action_net.weight)
+    assert torch.equal(model.teacher.weight, build().teacher.weight)
+    model.learn(32)
+    assert model.logger.name_to_value["train/kl_to_teacher"] > 0
+    # Some of the parameters may be put, as with every algorithm.
+    model.set_parameters({"policy": trained.policy.state_dict()}, exact_match=False)
+    assert torch.equal(model.policy.action_net.weight, trained.policy.action_net.weight)

@@ -120,6 +120,27 @@ def test_from_state_dict_copies() -> None:
     assert VPTHeads.from_state_dict(random_heads()).fingerprint == fingerprint
 
 
+def test_they_know_which_latents_they_read(tmp_path: Path) -> None:
+    """Those of the final layer of these weights, pooled or not; whoever copies them out of a state may say it."""
+    write_safetensors(tmp_path / "model.safetensors", whole())
+    encoder = load_encoder(str(tmp_path), device="cpu")
+    assert encoder.heads.latents == encoder.latents_fingerprint == encoder.fingerprint
+    pooled = load_encoder(str(tmp_path), device="cpu", pooling="mean")
+    assert pooled.heads.latents == pooled.latents_fingerprint == encoder.latents_fingerprint != pooled.fingerprint
+    assert load_encoder(str(tmp_path), device="cpu", layer="block1").latents_fingerprint != encoder.latents_fingerprint
+    assert VPTHeads.from_state_dict(random_heads()).latents is None
+    heads = VPTHeads.from_state_dict(random_heads(), latents="abc")
+    for same in (heads, copy.copy(heads), copy.deepcopy(heads), pickle.loads(pickle.dumps(heads))):
+        assert same.latents == "abc"
+    assert heads.with_temperature(3).latents == "abc"
+    other = heads.with_latents("def")
+    assert other.latents == "def"
+    assert other == heads, "heads are equal by their tensors"
+    assert torch.equal(other.tensor("value_head.linear.bias"), heads.tensor("value_head.linear.bias"))
+    old = VPTHeads(*heads.__reduce__()[1][:4])  # as a pickle of before has it
+    assert old.latents is None
+
+
 def test_another_layer_has_no_heads(tmp_path: Path) -> None:
     source = write_safetensors(tmp_path / "a.safetensors", whole())
     for layer in ("cnn", "block0", "all"):

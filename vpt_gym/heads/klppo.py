@@ -11,11 +11,14 @@ import torch
 from stable_baselines3 import PPO
 from stable_baselines3.common.distributions import MultiCategoricalDistribution
 from stable_baselines3.common.type_aliases import GymEnv, PyTorchObs
+from stable_baselines3.common.vec_env import VecEnvWrapper, VecNormalize
 from torch import Tensor
 
 from vpt_gym.errors import VPTGymError
 from vpt_gym.heads.modules import ActionHead
 from vpt_gym.heads.policy import PretrainedHeadPolicy
+from vpt_gym.weights.heads import VPTHeads
+from vpt_gym.wrappers.sb3 import VecVPTLatent
 
 __all__ = ["KLPPO"]
 
@@ -45,7 +48,9 @@ class KLPPO(PPO):
         teacher: the frozen action head, latents [B, latent] -> logits [B, buttons + camera].
 
     Raises:
-        VPTGymError: the policy is another, `kl_coef` is negative, or `kl_decay` is not above 0 and at most 1.
+        VPTGymError: the policy is another, `kl_coef` is negative, or `kl_decay` not above 0 and at most 1; or the environment,
+            here, in `load` or in `set_env`, scales latents with VecNormalize, or has them from a VecVPTLatent whose encoder is
+            of other weights or another layer than the one that the heads come from.
     """
 
     teacher: ActionHead
@@ -75,16 +80,52 @@ class KLPPO(PPO):
             raise VPTGymError(f"KLPPO: kl_coef must be a number from 0 on, not {self.kl_coef!r}; VPT began with 0.2.")
         if not (_is_number(self.kl_decay) and 0 < self.kl_decay <= 1):
             raise VPTGymError(f"KLPPO: kl_decay must be above 0 and at most 1, not {self.kl_decay!r}; VPT took 0.9995.")
-        if self._vec_normalize_env is not None and self._vec_normalize_env.norm_obs:
-            raise VPTGymError(
-                "KLPPO: VPT's heads read latents as they are, but VecNormalize scales them; give it norm_obs=False."
-            )
         super()._setup_model()
+        self._check_env(self.env)
         self.teacher = ActionHead(self.policy_kwargs["heads"]).requires_grad_(False).to(self.device)
+
+    def set_env(self, env: GymEnv, force_reset: bool = True) -> None:
+        """Takes another environment, as PPO does; raises VPTGymError if the heads are not for its latents."""
+        self._check_env(env)
+        super().set_env(env, force_reset)
+
+    def _check_env(self, env: GymEnv | None) -> None:
+        """Raises VPTGymError if latents are scaled, or are known to be others than the heads read."""
+        heads: VPTHeads = self.policy_kwargs["heads"]
+        # What lies below a VecVPTLatent gives frames.
+        while isinstance(env, VecEnvWrapper) and not isinstance(env, VecVPTLatent):
+            if isinstance(env, VecNormalize) and env.norm_obs:
+                raise VPTGymError(
+                    "KLPPO: VPT's heads read latents as they are, but VecNormalize scales them; give it norm_obs=False."
+                )
+            env = env.venv
+        if not isinstance(env, VecVPTLatent):
+            return
+        # An encoder of one's own need not say it.
+        given = getattr(env.encoder, "latents_fingerprint", None)
+        if None not in (given, heads.latents) and given != heads.latents:
+            raise VPTGymError(
+                f"KLPPO: the heads read other latents than {env.encoder!r} gives, whose weights or layer are not those of the "
+                "encoder that they come from: wrap the environment with that encoder, or begin a model with this one's heads."
+            )
 
     def _get_torch_save_params(self) -> tuple[list[str], list[str]]:
         names, variables = super()._get_torch_save_params()
         return [*names, "teacher"], variables
+
+    def set_parameters(
+        self,
+        load_path_or_dict: str | dict[str, Any],
+        exact_match: bool = True,
+        device: torch.device | str = "auto",
+    ) -> None:
+        """Takes over saved parameters, as PPO does; raises VPTGymError if they are a dict that lacks the teacher's."""
+        if exact_match and isinstance(load_path_or_dict, dict) and "teacher" not in load_path_or_dict:
+            raise VPTGymError(
+                "KLPPO: the parameters hold no teacher, so PPO or another algorithm saved them, not KLPPO: build a KLPPO from "
+                "the encoder's heads, then model.policy.load_state_dict(PPO.load(path).policy.state_dict())."
+            )
+        super().set_parameters(load_path_or_dict, exact_match, device)
 
     def train(self) -> None:
         """Trains on the rollout buffer, then lets the coefficient decay."""

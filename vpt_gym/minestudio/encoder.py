@@ -172,7 +172,12 @@ class PolicyEncoder:
                 "Train with a head of Stable-Baselines3's own; the latents are good for that."
             )
         temperature = float(self.policy.pi_head["buttons"].temperature)
-        return VPTHeads.from_state_dict(state, temperature, origin=self.name)
+        return VPTHeads.from_state_dict(state, temperature, latents=self.latents_fingerprint, origin=self.name)
+
+    @property
+    def latents_fingerprint(self) -> str:
+        """Says which latents a stream of it gives, and its heads read: the fingerprint."""
+        return self.fingerprint
 
     def prepare_condition(self, condition: Any) -> Condition:
         """Embeds a text or video once, to be set for rows and streams as often as wanted.

@@ -49,15 +49,22 @@ class VPTHeads:
         camera: how many movements of the camera there are (VPT: 121).
         temperature: what the logits are divided by before the softmax.
         fingerprint: sha256, in hex, over all tensors and the temperature.
+        latents: which latents they read, as the `latents_fingerprint` of the encoder that they come from; None if nobody said.
     """
 
     def __init__(
-        self, sizes: tuple[int, int, int], temperature: float, digest: str, tensors: Mapping[str, Tensor] | None
+        self,
+        sizes: tuple[int, int, int],
+        temperature: float,
+        digest: str,
+        tensors: Mapping[str, Tensor] | None,
+        latents: str | None = None,
     ) -> None:
         self.latent_size, self.buttons, self.camera = sizes
         self.temperature = temperature
         self._digest = digest
         self._tensors = tensors
+        self.latents = latents
         self.fingerprint = hashlib.sha256(f"{digest} temperature {temperature!r}".encode()).hexdigest()
 
     @classmethod
@@ -66,6 +73,7 @@ class VPTHeads:
         state: Mapping[str, Any],
         temperature: float = MINESTUDIO_TEMPERATURE,
         *,
+        latents: str | None = None,
         origin: str = "The state",
     ) -> VPTHeads:
         """Copies the heads out of a policy's state, such as that of MineStudio's VPTPolicy.
@@ -75,6 +83,7 @@ class VPTHeads:
                 `camera`, `value_head.linear.weight` [1, latent], its `bias`, and `value_head.normalizer`'s `running_mean` [1],
                 `running_mean_sq` [1] and `debiasing_term` []. Others may be among them. Any floating-point type and device.
             temperature: what the logits are divided by; MineStudio's default is 1, that of OpenAI's files 2.
+            latents: `latents_fingerprint` of the encoder whose latents they read, so that `KLPPO` refuses those of another.
             origin: what messages call the state.
 
         Raises:
@@ -84,7 +93,7 @@ class VPTHeads:
         found = {name: tuple(value.shape) for name, value in state.items() if isinstance(value, Tensor)}
         sizes = _sizes(origin, found)
         tensors = {name: _taken(origin, name, state[name]) for name in _shapes(*sizes)}
-        return cls(sizes, check_temperature(temperature, origin), _digest(tensors), tensors)
+        return cls(sizes, check_temperature(temperature, origin), _digest(tensors), tensors, latents)
 
     def __repr__(self) -> str:
         empty = ", without tensors" if self.is_empty else ""
@@ -107,7 +116,7 @@ class VPTHeads:
         return self
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return VPTHeads, ((self.latent_size, self.buttons, self.camera), self.temperature, self._digest, None)
+        return VPTHeads, (self._sizes, self.temperature, self._digest, None, self.latents)
 
     @property
     def is_empty(self) -> bool:
@@ -126,8 +135,16 @@ class VPTHeads:
         Raises:
             WeightsError: it is not a positive number.
         """
-        sizes = (self.latent_size, self.buttons, self.camera)
-        return VPTHeads(sizes, check_temperature(temperature, "with_temperature"), self._digest, self._tensors)
+        checked = check_temperature(temperature, "with_temperature")
+        return VPTHeads(self._sizes, checked, self._digest, self._tensors, self.latents)
+
+    def with_latents(self, latents: str | None) -> VPTHeads:
+        """The same tensors, said to read the latents of the encoder with this `latents_fingerprint`."""
+        return VPTHeads(self._sizes, self.temperature, self._digest, self._tensors, latents)
+
+    @property
+    def _sizes(self) -> tuple[int, int, int]:
+        return self.latent_size, self.buttons, self.camera
 
 
 def load_heads(resolved: ResolvedSource, latent_size: int) -> VPTHeads:
