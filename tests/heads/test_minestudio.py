@@ -23,6 +23,7 @@ from tests.support.network import SMALL
 from tests.weights.checkpoints import policy_kwargs
 from vpt_gym.encoder import VPTEncoder
 from vpt_gym.heads import PretrainedHeadPolicy, VPTHeads, modules
+from vpt_gym.minestudio import encoder_from_policy
 
 pytestmark = pytest.mark.minestudio
 
@@ -180,6 +181,9 @@ def test_untrained_it_is_vpt(
 def test_heads_out_of_the_live_policy_are_those_of_the_file(make: Callable[[float, int], Case]) -> None:
     case = make(2.0, ROWS)
     assert VPTHeads.from_state_dict(case.policy.state_dict(), temperature=2.0) == case.encoder.heads
+    live = encoder_from_policy(case.policy)
+    assert live.heads == case.encoder.heads
+    assert live.heads.latents == live.latents_fingerprint == live.fingerprint
 
 
 FAULTS = {
