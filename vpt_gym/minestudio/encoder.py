@@ -53,8 +53,8 @@ def encoder_from_policy(
             a policy of your own a dict of entries of its `input`, each of one row and one frame: an array of shape [...]
             arrives as [rows, 1, ...], a string as a list of lists. VPTPolicy and RocketPolicy take none.
         network: `policy` calls the policy's own forward; `vpt_gym` steps a copy of its weights on vpt_gym's network, faster and
-            with the same latents but for rounding, which only a VPTPolicy or SteveOnePolicy of VPT's architecture can; `auto` does that where
-            it can, and the log `vpt_gym` says which at INFO.
+            with the same latents but for rounding, which only a VPTPolicy or SteveOnePolicy of VPT's architecture can; `auto`
+            does that where it can, and the log `vpt_gym` says which at INFO.
         frame_size: side in pixels of the frames that the policy reads. Known for MineStudio's own (VPT and STEVE-1 128, GROOT
             and ROCKET-1 what their backbone was trained on, 224); needed for a policy of your own.
         also_reads: for a policy of your own, entries of every observation that its `input` needs beside the image; an entry of
