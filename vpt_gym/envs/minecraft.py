@@ -215,7 +215,8 @@ class MinecraftEnv(gym.Env[Any, Any]):
             return None
         if self._pov is None:
             raise ResetNeeded("Minecraft: render was called before reset; call reset first.")
-        return self._pov.copy()
+        picture: npt.NDArray[np.uint8] = self._pov.copy()
+        return picture
 
     def close(self) -> None:
         """Ends the game; a second call does nothing."""
