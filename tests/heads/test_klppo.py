@@ -211,6 +211,14 @@ def test_parameters_taken_and_put_hold_the_teacher() -> None:
     assert not torch.equal(untouched.teacher.weight, other.teacher.weight), "the heads themselves were overwritten"
 
 
+def test_coefficients_may_be_numpys_and_are_checked_again_before_training() -> None:
+    model = build(kl_coef=np.float32(0.5))
+    model.learn(32)
+    model.kl_coef = float("nan")
+    with pytest.raises(VPTGymError, match="kl_coef must be a number from 0 on, not nan"):
+        model.learn(32)
+
+
 def test_a_failure_in_training_leaves_nothing_behind(monkeypatch: pytest.MonkeyPatch) -> None:
     model = build(ent_coef=0.05)
 

@@ -76,13 +76,18 @@ class KLPPO(PPO):
                 f"KLPPO trains a PretrainedHeadPolicy, not {self.policy_class.__name__}, which has no teacher to stay near: "
                 'write KLPPO(PretrainedHeadPolicy, venv, policy_kwargs={"heads": encoder.heads}), or use PPO.'
             )
+        self._check_coefficients()
+        super()._setup_model()
+        self._check_env(self.env)
+        self.teacher = ActionHead(self.policy_kwargs["heads"]).requires_grad_(False).to(self.device)
+
+    def _check_coefficients(self) -> None:
+        """Makes plain floats of them; raises VPTGymError if they are none that training can take."""
         if not (_is_number(self.kl_coef) and 0 <= self.kl_coef < math.inf):
             raise VPTGymError(f"KLPPO: kl_coef must be a number from 0 on, not {self.kl_coef!r}; VPT began with 0.2.")
         if not (_is_number(self.kl_decay) and 0 < self.kl_decay <= 1):
             raise VPTGymError(f"KLPPO: kl_decay must be above 0 and at most 1, not {self.kl_decay!r}; VPT took 0.9995.")
-        super()._setup_model()
-        self._check_env(self.env)
-        self.teacher = ActionHead(self.policy_kwargs["heads"]).requires_grad_(False).to(self.device)
+        self.kl_coef, self.kl_decay = float(self.kl_coef), float(self.kl_decay)
 
     def set_env(self, env: GymEnv, force_reset: bool = True) -> None:
         """Takes another environment, as PPO does; raises VPTGymError if the heads are not for its latents."""
@@ -130,6 +135,7 @@ class KLPPO(PPO):
     def train(self) -> None:
         """Trains on the rollout buffer, then lets the coefficient decay."""
         assert isinstance(self.policy, PretrainedHeadPolicy)
+        self._check_coefficients()  # they may have been set since
         entropies: list[Tensor] = []
         divergences: list[Tensor] = []
         entropy_coef, kl_coef = self.ent_coef, self.kl_coef

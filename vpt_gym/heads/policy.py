@@ -94,10 +94,10 @@ class PretrainedHeadPolicy(ActorCriticPolicy):
         if adapters is not None:
             check_count("adapters", adapters)
         if isinstance(observation_space, spaces.Dict) and _LATENT in observation_space.spaces:
-            rest = ", ".join(repr(key) for key in observation_space.spaces if key != _LATENT)
+            entries = ", ".join(map(repr, observation_space.spaces))
             raise VPTGymError(
-                f"PretrainedHeadPolicy: VPT's heads read the latent alone, but the observation also has {rest}: leave keep= "
-                "out, or train a MultiInputPolicy."
+                f"PretrainedHeadPolicy: VPT's heads read the latent alone, but the observation is a Dict of {entries}: leave "
+                "keep= out, or train a MultiInputPolicy."
             )
         if not isinstance(observation_space, spaces.Box) or observation_space.shape != (heads.latent_size,):
             raise VPTGymError(
@@ -105,7 +105,11 @@ class PretrainedHeadPolicy(ActorCriticPolicy):
                 f"{_named(observation_space)}: wrap the environment with the encoder that the heads come from."
             )
         wanted = [heads.buttons, heads.camera]
-        if not isinstance(action_space, spaces.MultiDiscrete) or action_space.nvec.tolist() != wanted:
+        if (
+            not isinstance(action_space, spaces.MultiDiscrete)
+            or action_space.nvec.tolist() != wanted
+            or action_space.start.any()  # Stable-Baselines3 counts actions from 0, wherever the space starts
+        ):
             raise VPTGymError(
                 f"PretrainedHeadPolicy: the heads have {heads.buttons} buttons and {heads.camera} camera bins, in this order, "
                 f"but the action space is {_named(action_space)}: use vpt_gym/Minecraft-v0 or FlattenDictAction."
