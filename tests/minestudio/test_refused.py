@@ -50,6 +50,18 @@ def test_policies_that_are_refused(vpt: Any) -> None:
 
 
 @needs_minestudio
+@pytest.mark.parametrize("network", ["auto", "vpt_gym", "policy"])
+def test_a_head_for_other_latents(network: str, real_frames: MinecraftVideos) -> None:
+    """An encoder would say 7, and give 64; the policy's own forward would fail in its head."""
+    policy = vpt_policy()
+    policy.pi_head = nn.Linear(7, 3).eval()
+    with pytest.raises(
+        VPTGymError, match=r"VPTPolicy.pi_head reads latents of 7 numbers.*64.*give the policy a pi_head"
+    ):
+        encoder_from_policy(policy, network=network).stream(1).step(real_frames.small(1, rows=1)[0], [True])
+
+
+@needs_minestudio
 def test_a_policy_that_changes_afterwards(vpt: Any, real_frames: MinecraftVideos) -> None:
     policy = vpt_policy()
     encoder = encoder_from_policy(policy)

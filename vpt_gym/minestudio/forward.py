@@ -46,11 +46,17 @@ def computing(policy: nn.Module, device: torch.device) -> Iterator[None]:
         yield
 
 
-def run(policy: Any, inputs: dict[str, Any], state: Tree) -> Pass:
+def run(policy: Any, inputs: dict[str, Any], state: Tree, size: int) -> Pass:
     """Calls `policy.forward`, as `get_action` does; to be called inside `computing`.
 
+    Args:
+        policy: the policy.
+        inputs: what its forward is given.
+        state: of the same rows.
+        size: of the latents that its `pi_head` reads.
+
     Raises:
-        VPTGymError: what comes back is no pair of outputs and state.
+        VPTGymError: `pi_head` is called with something of another size; or what comes back is no pair of outputs and state.
     """
     read: list[Tensor] = []
     thread = threading.get_ident()
@@ -58,6 +64,12 @@ def run(policy: Any, inputs: dict[str, Any], state: Tree) -> Pass:
     def note(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         if threading.get_ident() == thread:  # not when the user's own thread calls the policy meanwhile
             read.extend([value for value in (*args, *kwargs.values()) if isinstance(value, Tensor)][:1])
+            # Said here, because the head itself would fail on it with words on matrices.
+            if read and read[-1].shape[-1:] != (size,):
+                raise VPTGymError(
+                    f"{type(policy).__name__}.pi_head reads latents of {size} numbers, but the policy's forward called it with "
+                    f"a tensor of shape {tuple(read[-1].shape)}; give the policy a pi_head for the latents that it makes."
+                )
 
     hook = policy.pi_head.register_forward_pre_hook(note, with_kwargs=True)
     try:

@@ -39,7 +39,7 @@ class GrootKind(Kind):
         frames_thwc = self._frames(condition)
         images = torch.from_numpy(np.ascontiguousarray(frames_thwc))[None].to(self.policy.device)
         # Without a reference the policy embeds the frames that it is given, as in its training: the same as encode_video.
-        done = run(self.policy, {IMAGE: images}, None)
+        done = run(self.policy, {IMAGE: images}, None, self.latent_size)
         return {"z": done.outputs["posterior_dist"]["z"][0].clone()}
 
     def forward(self, seen: dict[str, Tensor], state: Any, rows: Sequence[Mapping[str, Any]]) -> tuple[Tensor, Any]:

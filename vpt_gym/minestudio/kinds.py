@@ -85,7 +85,7 @@ class Kind:
         Returns:
             The latents, float32 [n, latent_size], fresh; and the state after the frame.
         """
-        done = run(self.policy, self.inputs(seen, rows), state)
+        done = run(self.policy, self.inputs(seen, rows), state, self.latent_size)
         return latents_of(done, len(rows), self.latent_size, self.name), done.state
 
     def inputs(self, seen: dict[str, Tensor], rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

@@ -82,7 +82,7 @@ class SteveKind(Kind):
         embeddings_be = torch.stack([row["mineclip_embeds"] for row in rows])
         # Any scale but 0 makes the policy run the pair; its own mixture, of one scale for all rows, is not used.
         condition = {"cond_scale": 1.0 if guided else 0.0, "mineclip_embeds": embeddings_be}
-        done = run(self.policy, {IMAGE: seen[IMAGE], "condition": condition}, state)
+        done = run(self.policy, {IMAGE: seen[IMAGE], "condition": condition}, state, self.latent_size)
         width = 2 if guided else 1
         latents_bc = latents_of(done, width * len(rows), self.latent_size, self.name)
         return guided_latents(latents_bc.view(len(rows), width, -1), rows), done.state

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from vpt_gym.config import FRAME_SIZE
 from vpt_gym.encoder import LoadedWeights, VPTEncoder
-from vpt_gym.errors import WeightsError
+from vpt_gym.errors import VPTGymError, WeightsError
 from vpt_gym.minestudio.architecture import unlike_vpt
 from vpt_gym.minestudio.kinds import IMAGE, Kind, class_of
 from vpt_gym.minestudio.memories import Entries, RowMemory
@@ -96,6 +96,7 @@ def on_vpt_gym(kind: Kind, device: torch.device) -> tuple[Callable[[int], RowMem
 
     Raises:
         WeightsError: the weights are damaged.
+        VPTGymError: `pi_head` reads latents of another size than the network gives.
     """
     reason = _another(kind, device)
     if reason is not None:
@@ -108,6 +109,11 @@ def on_vpt_gym(kind: Kind, device: torch.device) -> tuple[Callable[[int], RowMem
         config = config_from_shapes(Path(kind.name), {name: tuple(tensor.shape) for name, tensor in tensors.items()})
     except WeightsError as error:
         return str(error)
+    if config.hidden_size != kind.latent_size:
+        raise VPTGymError(
+            f"{kind.name}.pi_head reads latents of {kind.latent_size} numbers, but its net gives {config.hidden_size}; "
+            "give the policy a pi_head for the latents that it makes."
+        )
     checkpoint = take_checkpoint(kind.name, tensors, device=device)
     net = VPTNet.from_tensors(config, checkpoint.tensors)
     digest, report = checkpoint.digest, checkpoint.report
