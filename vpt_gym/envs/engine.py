@@ -175,6 +175,10 @@ class Engine:
             raise EnvironmentCrashed(
                 f"{what} {when}. MineStudio reports: {cause}. The game's log is in {_logs()}; reset starts it anew."
             ) from error
+        except BaseException:
+            # Such as a KeyboardInterrupt: an unread answer would be taken for that to the next message.
+            self.stop()
+            raise
 
 
 def _first_cause(error: BaseException, handled_already: BaseException | None) -> str:

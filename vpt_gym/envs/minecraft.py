@@ -15,8 +15,8 @@ from vpt_gym.envs.callbacks import make_callbacks, step_limit, without_limits
 from vpt_gym.envs.engine import Engine, check_engine
 from vpt_gym.envs.keyboard import ACTION_TYPES, action_space, own_action
 from vpt_gym.envs.quiet import printing_to_log
-from vpt_gym.envs.values import deaths, own_values, world_seed_of
-from vpt_gym.errors import EnvironmentCrashed, ResetNeeded, VPTGymError, check_count
+from vpt_gym.envs.values import deaths, generator_seed, named_world, own_values, world_seed_of
+from vpt_gym.errors import ResetNeeded, VPTGymError, check_count
 from vpt_gym.minestudio.package import import_simulator
 
 __all__ = ["MinecraftEnv", "make_minecraft"]
@@ -164,16 +164,15 @@ class MinecraftEnv(gym.Env[Any, Any]):
         """
         if not self._open:
             raise VPTGymError("Minecraft: the environment was closed; make a new one.")
+        # All checks come before anything moves: a refused reset leaves the generator and a running episode as they are.
+        named = named_world(options)
+        fixed = self._world_seed if named is None else named
+        seed = generator_seed(seed, opens_world=fixed is None)
         super().reset(seed=seed)
-        options = dict(options or {})
-        named = options.pop("world_seed", None)
-        if options:
-            raise VPTGymError(f"Minecraft: reset knows the option world_seed only, not {list(options)}.")
         if seed is not None or named is not None or not self._engine.running or self._engine.finished:
             # A fast reset speaks to a running mission, and it would leave the world as it is.
             self.sim.already_reset = False
         drawn = int(self.np_random.integers(2**31)) if seed is None else seed
-        fixed = self._world_seed if named is None else named
         self.sim.env.seed(world_seed_of(drawn if fixed is None else fixed), seed_spaces=False)
         self.sim.np_random = self.np_random
         self.sim.info = {}
@@ -182,31 +181,30 @@ class MinecraftEnv(gym.Env[Any, Any]):
             with printing_to_log():
                 observation, info = self.sim.reset()
             self._engine.check_mission()
+            self._steps, self._deaths = 0, deaths(info)
+            first = self._hand_out(observation, info)
         except BaseException:
             self._engine.stop()
             raise
-        self._steps, self._deaths = 0, deaths(info)
         self._running = True
-        return self._hand_out(observation, info)
+        return first
 
     def step(self, action: Any) -> tuple[dict[str, Any], float, bool, bool, dict[str, Any]]:
         """Acts for one tick of 50 ms."""
         if not self._running:
             raise ResetNeeded("Minecraft: step was called where no episode is running; call reset first.")
         own = own_action(action, self._actions)
-        try:
-            observation, reward, terminated, truncated, info = self.sim.step(own)
-        except EnvironmentCrashed:
-            self._running = False
-            raise
+        # Whatever raises from here on, an interrupt or a callback's error, the game may have moved without the caller.
+        self._running = False
+        observation, reward, terminated, truncated, info = self.sim.step(own)
         self._steps += 1
         if self._engine.finished:
             # MineStudio sets both flags then; its missions have no limit of time, so the game ended it for a reason.
             terminated, truncated = True, False
         terminated = bool(terminated) or deaths(info) > self._deaths or float(info.get("health", 1.0)) <= 0
         truncated = bool(truncated) or (self._step_limit is not None and self._steps >= self._step_limit)
-        self._running = not (terminated or truncated)
         observation, info = self._hand_out(observation, info)
+        self._running = not (terminated or truncated)
         return observation, float(reward), terminated, truncated, info
 
     def render(self) -> npt.NDArray[np.uint8] | None:

@@ -10,7 +10,7 @@ import numpy as np
 
 from vpt_gym.errors import VPTGymError
 
-__all__ = ["deaths", "own_values", "world_seed_of"]
+__all__ = ["deaths", "generator_seed", "named_world", "own_values", "world_seed_of"]
 
 
 def own_values(value: Any, *, keep_arrays: bool = False) -> Any:
@@ -44,3 +44,37 @@ def world_seed_of(seed: object) -> int:
             f"Minecraft: the seed of a world must be a whole number from -2**63 to 2**63 - 1, not {seed!r}."
         )
     return int(seed)
+
+
+def generator_seed(seed: object, *, opens_world: bool) -> int | None:
+    """What `reset(seed=)` was given, for the environment's generator.
+
+    Args:
+        seed: None, or a whole number from 0.
+        opens_world: whether it becomes a world's seed too.
+
+    Raises:
+        VPTGymError: it is neither, or no world's seed where it must be one.
+    """
+    if seed is None:
+        return None
+    if isinstance(seed, bool) or not isinstance(seed, Integral) or int(seed) < 0:
+        raise VPTGymError(f"Minecraft: reset's seed must be a whole number from 0, not {seed!r}.")
+    return world_seed_of(seed) if opens_world else int(seed)
+
+
+def named_world(options: object) -> int | None:
+    """The world that `reset(options=)` names, None where it names none.
+
+    Raises:
+        VPTGymError: they are no mapping, hold something else, or the seed is none of a world.
+    """
+    if options is None:
+        return None
+    if not isinstance(options, Mapping):
+        raise VPTGymError(f"Minecraft: reset's options must be a dict such as {{'world_seed': 1}}, not {options!r}.")
+    unknown = [key for key in options if key != "world_seed"]
+    if unknown:
+        raise VPTGymError(f"Minecraft: reset knows the option world_seed only, not {unknown}.")
+    named = options.get("world_seed")
+    return None if named is None else world_seed_of(named)
