@@ -139,6 +139,47 @@ def test_states_that_do_not_fit(vpt: Any) -> None:
         encoder.stream(2).load_state_dict({"keys": torch.zeros(3)})
 
 
+def spoilt(state: dict[str, Any]) -> list[Any]:
+    """What is no state, and states of two rows of which one entry is wrong."""
+    wrong: list[Any] = [None, 5, {}, [state]]
+    for name, values in {
+        "begun": [[True], [True] * 3, None, 5, [1, 0], "ab"],
+        "running": [[5, 5], [None], [{"other": 1}, None], None, [None, None]],
+        "wanted": [[5, 5], [None] * 3, {}],
+        "memory": [{}, None, {"rows": []}, {"rows": [None, None]}, {"rows": [5, torch.zeros(1, 3)]}],
+        "num_envs": [torch.zeros(2), True],
+        "fingerprint": [None],
+    }.items():
+        wrong += [{**state, name: value} for value in values]
+    if "rows" not in state["memory"]:
+        memory = state["memory"]
+        wrong += [
+            {**state, "memory": {**memory, "slot_b": value}}
+            for value in (memory["slot_b"] + 500, torch.zeros(2), [0, 0])
+        ]
+        wrong += [{**state, "memory": {**memory, name: memory[name][:1]}} for name in ("keys_lbhmd", "seen_b")]
+        wrong += [{**state, "memory": {name: memory[name] for name in memory if name != "values_lbhmd"}}]
+    return wrong
+
+
+@pytest.mark.parametrize("network", ["vpt_gym", "policy"])
+@pytest.mark.parametrize("kind", ["vpt", "steve"])
+def test_a_refused_state_changes_nothing(
+    kind: str, network: str, vpt: Any, steve: Any, real_frames: MinecraftVideos
+) -> None:
+    encoder = steve_encoder(steve, network=network) if kind == "steve" else encoder_from_policy(vpt, network=network)
+    frames = real_frames.small(2, rows=2)
+    stream, twin, other = encoder.stream(2), encoder.stream(2), encoder.stream(2)
+    for moved in (stream, twin):
+        moved.step(frames[:, 0], [True, True])
+    other.step(frames[:, 1], [True, True])  # another past, so that half of its state would show
+    for wrong in spoilt(other.state_dict()):
+        with pytest.raises(VPTGymError, match="state"):
+            stream.load_state_dict(wrong)
+    assert torch.equal(stream.step(frames[:, 1], [False, False]), twin.step(frames[:, 1], [False, False]))
+    assert torch.equal(stream.step(frames[:, 1], [True, False]), twin.step(frames[:, 1], [True, False]))
+
+
 @pytest.mark.parametrize("kind", ["vpt_gym", "policy"])
 def test_encode(kind: str, vpt: Any, real_frames: MinecraftVideos) -> None:
     encoder = encoder_from_policy(vpt, network=kind)

@@ -42,6 +42,11 @@ class GrootKind(Kind):
         done = run(self.policy, {IMAGE: images}, None, self.latent_size)
         return {"z": done.outputs["posterior_dist"]["z"][0].clone()}
 
+    def fits(self, entries: Mapping[str, Any]) -> bool:
+        """See `Kind`."""
+        z = entries.get("z")
+        return isinstance(z, Tensor) and z.dtype == torch.float32 and z.dim() == 1
+
     def forward(self, seen: dict[str, Tensor], state: Any, rows: Sequence[Mapping[str, Any]]) -> tuple[Tensor, Any]:
         """As every kind, with the embedded videos of all rows under a key of their own in the policy's cache."""
         cache = self.policy.condition_cache

@@ -38,9 +38,11 @@ class Kind:
         frame_size: side of the frames it reads, in pixels; None when only its author can know.
         also_reads: what else it reads of an observation.
         needs_condition: no row can be stepped without one.
+        keeps_form: its state has the form, dtypes and shapes of its initial one at every frame.
     """
 
     needs_condition: ClassVar[bool] = False
+    keeps_form: ClassVar[bool] = True
 
     def __init__(self, policy: Any) -> None:
         self.policy = policy
@@ -60,6 +62,10 @@ class Kind:
                 f"{self.name} takes no condition, but a {type(condition).__name__} came; leave condition out."
             )
         return {}
+
+    def fits(self, entries: Mapping[str, Any]) -> bool:
+        """Whether these are entries as `prepare` gives them, when they come back from a state."""
+        return not entries
 
     def also(self, key: str, values: Any, count: int) -> Tensor:
         """What a step was given under a key of `also_reads`, checked: a tensor [count, 1, ...] on the CPU.
@@ -105,6 +111,8 @@ class VPTKind(Kind):
 class OwnKind(Kind):
     """A policy that a user derived: `forward` gets the frames, what it also reads, and the entries of its condition."""
 
+    keeps_form: ClassVar[bool] = False  # only its author knows
+
     def __init__(self, policy: Any, also_reads: tuple[str, ...]) -> None:
         super().__init__(policy)
         self.also_reads = also_reads
@@ -126,6 +134,13 @@ class OwnKind(Kind):
                 f"The condition has {taken[0]!r}, which {self.name} gets from every observation; leave it out."
             )
         return ready(condition, "condition", self.policy.device)
+
+    def fits(self, entries: Mapping[str, Any]) -> bool:
+        """Nested mappings of tensors and strings, whatever their names."""
+        return all(
+            self.fits(value) if isinstance(value, Mapping) else isinstance(value, (Tensor, str))
+            for value in entries.values()
+        )
 
     def also(self, key: str, values: Any, count: int) -> Tensor:
         """Numbers of any shape, one entry for each row; floating-point ones become float32."""

@@ -8,12 +8,13 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from vpt_gym.errors import VPTGymError
 from vpt_gym.minestudio.conditions import kind_of
 from vpt_gym.minestudio.forward import computing
 from vpt_gym.minestudio.kinds import Kind
 from vpt_gym.minestudio.states import Tree, copied, join, signature, split
 
-__all__ = ["Entries", "PolicyMemory", "RowMemory"]
+__all__ = ["Entries", "PolicyMemory", "RowMemory", "check_tensors"]
 
 Entries = Mapping[str, Any]
 
@@ -37,8 +38,37 @@ class RowMemory(Protocol):
     def state_dict(self) -> dict[str, Any]:
         """A copy of the memory."""
 
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Takes over a copy of what `state_dict` gave."""
+    def load_state_dict(self, state: object, running: Sequence[Entries | None]) -> None:
+        """Takes over a copy of what `state_dict` gave.
+
+        Args:
+            state: what it gave.
+            running: entries of the condition of each row that is in an episode, None for the others.
+
+        Raises:
+            VPTGymError: it gave no such thing; the memory is as it was.
+        """
+
+
+def check_tensors(state: object, mine: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors of a memory's state; raises VPTGymError unless they are of the names, dtypes and shapes of `mine`."""
+    given = state if isinstance(state, Mapping) else {}
+    wrong = [name for name, tensor in mine.items() if not _alike(given.get(name), tensor)]
+    if wrong:
+        tensor = mine[wrong[0]]
+        raise VPTGymError(
+            f"A state's memory has {wrong[0]}, {tensor.dtype} of shape {tuple(tensor.shape)}, but {_told(given.get(wrong[0]))} "
+            "came; load what state_dict gave."
+        )
+    return {name: given[name] for name in mine}
+
+
+def _alike(value: object, tensor: Tensor) -> bool:
+    return isinstance(value, Tensor) and value.dtype == tensor.dtype and value.shape == tensor.shape
+
+
+def _told(value: object) -> str:
+    return f"{value.dtype} of shape {tuple(value.shape)}" if isinstance(value, Tensor) else f"a {type(value).__name__}"
 
 
 class PolicyMemory:
@@ -85,6 +115,24 @@ class PolicyMemory:
         """See `RowMemory`."""
         return {"rows": [copied(state) for state in self._states]}
 
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+    def load_state_dict(self, state: object, running: Sequence[Entries | None]) -> None:
         """See `RowMemory`."""
-        self._states = [copied(own, device=self._device) for own in state["rows"]]
+        given = state.get("rows") if isinstance(state, Mapping) else None
+        if not isinstance(given, (list, tuple)) or len(given) != len(self._states):
+            raise VPTGymError(
+                f"A state's memory is a dict whose 'rows' has one entry for each of the {len(self._states)} rows, as "
+                f"state_dict gives it, but {state if given is None else given!r:.200} came."
+            )
+        states: list[Tree] = []
+        for own, entries in zip(given, running, strict=True):
+            (row,) = split(own, 1, self._kind.name)
+            states.append(copied(row, device=self._device))
+            if entries is not None and self._kind.keeps_form:
+                with computing(self._kind.policy, self._device):
+                    opening = self._opening(entries)
+                if signature(opening) != signature(row):
+                    raise VPTGymError(
+                        f"The memory of row {len(states) - 1} is not of the form and shapes of {self._kind.name}'s state; "
+                        "load what state_dict gave."
+                    )
+        self._states = states

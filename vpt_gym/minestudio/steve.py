@@ -21,6 +21,9 @@ from vpt_gym.streams import check_frames
 __all__ = ["SteveKind", "guided_latents"]
 
 _WAYS = ("text", "video", "mineclip_embeds")
+_LARGEST_SCALE = 1e4
+"""Far beyond any guidance that is of use, and far below what makes latents overflow."""
+
 _LONGEST_VIDEO = 32
 """Frames that MineCLIP has positions for; it was trained on 16 (arXiv 2206.08853)."""
 
@@ -71,6 +74,18 @@ class SteveKind(Kind):
                 torch.manual_seed(seed)
             made = self.policy.prepare_condition(instruction, deterministic=seed is None)
         return {"mineclip_embeds": made["mineclip_embeds"].reshape(-1).float().clone(), "cond_scale": scale}
+
+    def fits(self, entries: Mapping[str, Any]) -> bool:
+        """See `Kind`."""
+        embedding, scale = entries.get("mineclip_embeds"), entries.get("cond_scale")
+        size = self.policy.net.mineclip_embed_linear.in_features
+        return (
+            isinstance(embedding, Tensor)
+            and embedding.dtype == torch.float32
+            and embedding.shape == (size,)
+            and isinstance(scale, float)
+            and 0 <= scale <= _LARGEST_SCALE
+        )
 
     def initial_state(self, entries: Mapping[str, Any]) -> Any:
         """The state of one row: with guidance, that of a pair side by side on the last axis."""

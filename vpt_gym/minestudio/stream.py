@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -113,27 +113,57 @@ class PolicyStream:
         """Takes over a copy of what `state_dict` gave.
 
         Raises:
-            VPTGymError: it comes from another policy, another network of it, or another number of environments.
+            VPTGymError: it comes from another policy, another network of it, or another number of environments, or is no such
+                state; the stream goes on as it was.
         """
+        if not isinstance(state, Mapping):
+            raise VPTGymError(f"A stream's state is a dict, as state_dict gives it, but a {type(state).__name__} came.")
         label = self._label()
         keys = {*label, "begun", "running", "wanted", "memory"}
         if not keys <= set(state):
             raise VPTGymError(
-                f"A stream's state is a dict with {', '.join(sorted(keys))}, as state_dict gives it, but {sorted(state)} came."
+                f"A stream's state is a dict with {', '.join(sorted(keys))}, as state_dict gives it, but one of "
+                f"{', '.join(map(repr, state)) or 'nothing'} came."
             )
         for name, mine in label.items():
-            if state[name] != mine:
+            if type(state[name]) is not type(mine) or state[name] != mine:
                 raise VPTGymError(
                     f"The state's {name} is {state[name]!r}, but this stream's is {mine!r}; load it into a stream of the same "
                     "policy, network and number of environments."
                 )
-        fingerprint, device = self.encoder.fingerprint, self.encoder.device
-        self._memory.load_state_dict(state["memory"])
-        self._begun = list(state["begun"])
-        self._running, self._wanted = (
-            [None if entries is None else Condition(fingerprint, _copied(entries, device)) for entries in state[name]]
-            for name in ("running", "wanted")
+        begun = self._one_each(state, "begun", lambda flag: isinstance(flag, bool), "True or False")
+        running, wanted = (self._conditions(state, name) for name in ("running", "wanted"))
+        lacking = [row for row in range(self.num_envs) if begun[row] and running[row] is None]
+        if lacking:
+            raise VPTGymError(
+                f"The state's rows {lacking} are in an episode without a condition; load what state_dict gave."
+            )
+        entries = [
+            condition.entries if condition and flag else None for condition, flag in zip(running, begun, strict=True)
+        ]
+        # Every check is done when the memory has done its own, so that a state that is refused changes nothing.
+        self._memory.load_state_dict(state["memory"], entries)
+        self._begun, self._running, self._wanted = begun, running, wanted
+
+    def _one_each(self, state: Mapping[str, Any], name: str, fits: Callable[[Any], bool], wanted: str) -> list[Any]:
+        """A list of a state, one entry for each row; raises VPTGymError if it is none, or holds something else."""
+        values = state[name]
+        if not isinstance(values, (list, tuple)) or len(values) != self.num_envs or not all(map(fits, values)):
+            raise VPTGymError(
+                f"The state's {name} must be a list of {self.num_envs} entries, each {wanted}, but {values!r:.200} came; load "
+                "what state_dict gave."
+            )
+        return list(values)
+
+    def _conditions(self, state: Mapping[str, Any], name: str) -> list[Condition | None]:
+        fingerprint, device, kind = self.encoder.fingerprint, self.encoder.device, self.encoder._kind
+        rows = self._one_each(
+            state,
+            name,
+            lambda entries: entries is None or (isinstance(entries, Mapping) and kind.fits(entries)),
+            f"None or the dict of a condition of {self.encoder.name}",
         )
+        return [None if entries is None else Condition(fingerprint, _copied(entries, device)) for entries in rows]
 
     def _label(self) -> dict[str, Any]:
         return {

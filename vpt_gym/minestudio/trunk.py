@@ -14,7 +14,7 @@ from vpt_gym.encoder import LoadedWeights, VPTEncoder
 from vpt_gym.errors import VPTGymError, WeightsError
 from vpt_gym.minestudio.architecture import unlike_vpt
 from vpt_gym.minestudio.kinds import IMAGE, Kind, class_of
-from vpt_gym.minestudio.memories import Entries, RowMemory
+from vpt_gym.minestudio.memories import Entries, RowMemory, check_tensors
 from vpt_gym.minestudio.steve import SteveKind, guided_latents
 from vpt_gym.nn import Memory, VPTNet, accelerate
 from vpt_gym.precision import arithmetic
@@ -40,9 +40,14 @@ class VPTMemory:
         """See `RowMemory`."""
         return self._stream.state_dict()
 
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+    def load_state_dict(self, state: object, running: Sequence[Entries | None]) -> None:
         """See `RowMemory`."""
-        self._stream.load_state_dict(state)
+        del running
+        mine = self._stream.state_dict()
+        label = mine.pop("fingerprint")
+        tensors = check_tensors(state, mine)
+        _check_places(tensors)
+        self._stream.load_state_dict({"fingerprint": label, **tensors})
 
 
 class SteveMemory:
@@ -81,11 +86,26 @@ class SteveMemory:
         with arithmetic(self._net.device, "float32"):
             return {name: tensor.clone() for name, tensor in self._memory.tensors().items()}
 
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+    def load_state_dict(self, state: object, running: Sequence[Entries | None]) -> None:
         """See `RowMemory`."""
+        del running
+        mine = self._memory.tensors()
+        tensors = check_tensors(state, mine)
+        _check_places(tensors)
         with arithmetic(self._net.device, "float32"):
-            for name, tensor in self._memory.tensors().items():
-                tensor.copy_(state[name])
+            for name, tensor in mine.items():
+                tensor.copy_(tensors[name])
+
+
+def _check_places(tensors: Mapping[str, Tensor]) -> None:
+    """Raises VPTGymError unless every row's newest frame, and the number of those seen, lie within its ring."""
+    slots = tensors["keys_lbhmd"].shape[3]
+    for name, largest in (("slot_b", slots - 1), ("seen_b", slots)):
+        if not bool(((tensors[name] >= 0) & (tensors[name] <= largest)).all()):
+            raise VPTGymError(
+                f"A state's {name} must lie between 0 and {largest}, but {tensors[name].tolist()} came; load what "
+                "state_dict gave."
+            )
 
 
 def on_vpt_gym(kind: Kind, device: torch.device) -> tuple[Callable[[int], RowMemory], str] | str:
