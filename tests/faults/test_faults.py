@@ -13,6 +13,7 @@ import torch
 
 import vpt_gym.encoder
 import vpt_gym.frames
+import vpt_gym.streams
 from tests.support.frames import MinecraftVideos
 from tests.support.minestudio import minecraft_policy
 from tests.support.network import encoder_like
@@ -69,7 +70,7 @@ def method(
 
 def area_resize(patch: pytest.MonkeyPatch) -> None:
     wrong = mutated(vpt_gym.frames, "interpolation=cv2.INTER_LINEAR", "interpolation=cv2.INTER_AREA")["resize"]
-    patch.setattr(vpt_gym.encoder, "resize", wrong)
+    patch.setattr(vpt_gym.streams, "resize", wrong)
 
 
 FAULTS: dict[str, Callable[[pytest.MonkeyPatch], None]] = {

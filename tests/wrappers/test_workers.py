@@ -45,6 +45,24 @@ def test_starting_workers_leaves_the_parents_ears_alone() -> None:
     assert signal.getsignal(signal.SIGINT) is before
 
 
+def test_ctrl_c_while_workers_start_is_not_lost() -> None:
+    """It ends the start when that is through, and the workers with it."""
+    previous = signal.signal(signal.SIGINT, signal.default_int_handler)  # whoever runs the tests may be deaf
+    before = set(multiprocessing.active_children())
+    parent = os.getpid()
+
+    def interrupted() -> LightEnv:
+        os.kill(parent, signal.SIGINT)
+        return LightEnv()
+
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            WorkerVecEnv([interrupted, LightEnv])
+    finally:
+        signal.signal(signal.SIGINT, previous)
+    assert set(multiprocessing.active_children()) <= before
+
+
 def test_workers_are_deaf_and_die_with_a_sentence(venv: WorkerVecEnv) -> None:
     assert venv.env_method("deaf") == [True, True]
     venv.reset()

@@ -10,8 +10,9 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from multiprocessing import forkserver, resource_tracker
 from types import FrameType
-from typing import Any
+from typing import Any, SupportsFloat
 
 import gymnasium as gym
 import numpy.typing as npt
@@ -41,8 +42,20 @@ class WorkerVecEnv(SubprocVecEnv):
     def __init__(self, env_fns: list[Callable[[], gym.Env[Any, Any]]], start_method: str | None = None) -> None:
         # The server that workers are forked from imports torch and SB3 once, instead of each of them: seconds on few cores.
         multiprocessing.set_forkserver_preload(["vpt_gym.wrappers.sb3"])
-        with _sigint_ignored(), self._death_explained():
-            super().__init__([_Deaf(fn) for fn in env_fns], start_method=start_method)
+        makers: list[Callable[[], gym.Env[Any, Any]]] = [_Deaf(fn) for fn in env_fns]
+        if start_method in {None, "forkserver"} and "forkserver" in multiprocessing.get_all_start_methods():
+            # Workers are as deaf as the server that forks them, so this process need not be while they make environments.
+            with _sigint_ignored():
+                resource_tracker.ensure_running()
+                forkserver.ensure_running()
+            with _sigint_noted() as heard, self._death_explained():
+                super().__init__(makers, start_method=start_method)
+            if heard:
+                self.close()
+                raise KeyboardInterrupt
+        else:
+            with _sigint_ignored(), self._death_explained():
+                super().__init__(makers, start_method=start_method)
 
     def reset(self) -> VecEnvObs:
         with self._death_explained():
@@ -121,7 +134,8 @@ class _Deaf:
 class _ClosedAtExit(gym.Wrapper[Any, Any, Any, Any]):
     """Closes its env when the worker ends, also by SIGTERM or because the parent was killed.
 
-    Otherwise a game engine in a process of its own would live on.
+    Otherwise a game engine in a process of its own would live on. What vpt_gym itself raises, such as EnvironmentCrashed, ends
+    the worker with that sentence, and without a traceback through the simulator.
     """
 
     def __init__(self, env: gym.Env[Any, Any]) -> None:
@@ -130,13 +144,28 @@ class _ClosedAtExit(gym.Wrapper[Any, Any, Any, Any]):
         signal.signal(signal.SIGTERM, _leave)
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
-        result = super().reset(seed=seed, options=options)
+        with _told():
+            result = super().reset(seed=seed, options=options)
         # ViZDoom starts its engine in the first reset, and installs a C++ handler for this signal over Python's.
         signal.signal(signal.SIGTERM, _leave)
         return result
 
+    def step(self, action: Any) -> tuple[Any, SupportsFloat, bool, bool, dict[str, Any]]:
+        with _told():
+            return super().step(action)
+
     def close(self) -> None:
         self._close_once()
+
+
+@contextlib.contextmanager
+def _told() -> Iterator[None]:
+    try:
+        yield
+    except VPTGymError as error:
+        sys.stderr.write(f"{type(error).__name__}: {error}\n")
+        sys.stderr.flush()
+        sys.exit(1)
 
 
 def _leave(number: int, frame: FrameType | None) -> None:
@@ -155,6 +184,21 @@ def _sigint_ignored() -> Iterator[None]:
     previous = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
         yield
+    finally:
+        signal.signal(signal.SIGINT, previous)
+
+
+@contextlib.contextmanager
+def _sigint_noted() -> Iterator[list[int]]:
+    """Inside, Ctrl-C waits: the list has an entry for each."""
+    heard: list[int] = []
+    previous = signal.getsignal(signal.SIGINT)
+    if threading.current_thread() is not threading.main_thread() or previous == signal.SIG_IGN:
+        yield heard
+        return
+    signal.signal(signal.SIGINT, lambda number, _: heard.append(number))
+    try:
+        yield heard
     finally:
         signal.signal(signal.SIGINT, previous)
 
