@@ -20,11 +20,11 @@ REWARDS = [
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Fine-tune VPT's heads in Minecraft to gather wood.")
-    parser.add_argument(
-        "--encoder", default="CraftJarvis/MineStudio_VPT.rl_from_early_game_2x", help="source of weights"
+    parser = argparse.ArgumentParser(
+        description="Fine-tune VPT's heads to gather wood.", formatter_class=argparse.ArgumentDefaultsHelpFormatter
     )
-    parser.add_argument("--steps", type=int, default=1_000_000)
+    parser.add_argument("--encoder", default="CraftJarvis/MineStudio_VPT.rl_from_early_game_2x", help="weights")
+    parser.add_argument("--steps", type=int, default=1_000_000, help="steps of all games together")
     parser.add_argument("--n-envs", type=int, default=4, help="games at once")
     parser.add_argument("--episode", type=int, default=2_000, help="steps until an episode is truncated")
     parser.add_argument("--rollout", type=int, default=256, help="steps of each game between two updates")
@@ -46,7 +46,7 @@ def main() -> None:
         seed=0,
     )
     try:
-        model.learn(arguments.steps, callback=CheckpointCallback(25_000, "checkpoints"))
+        model.learn(arguments.steps, callback=CheckpointCallback(25_000, "checkpoints"))  # of each game's steps
     finally:  # a game that crashes, or Ctrl-C: what was learnt is kept, and the games end
         model.save("minecraft_finetuned.zip")
         print(f"{model.num_timesteps:,} steps; saved minecraft_finetuned.zip; playing it takes the same encoder")
