@@ -6,8 +6,10 @@ import gc
 import os
 import pickle
 import signal
+import struct
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,8 @@ import numpy as np
 import pytest
 
 from tests.support.engine import MinecraftEngine
+from vpt_gym.envs.engine import FAULTS as MINESTUDIO_S_FAULTS
+from vpt_gym.envs.engine import _first_cause
 from vpt_gym.envs.minecraft import MinecraftEnv
 from vpt_gym.errors import EnvironmentCrashed, ResetNeeded, VPTGymError
 from vpt_gym.minestudio.package import import_minestudio
@@ -92,6 +96,7 @@ def test_a_fault_is_an_error_and_the_next_reset_starts_the_game_anew(
     with pytest.raises(EnvironmentCrashed, match=f"{FAULTS[kind]}.*reset starts it anew") as caught:
         env.step(NOTHING)
     assert isinstance(caught.value, VPTGymError)
+    assert ".." not in str(caught.value)
     assert str(pickle.loads(pickle.dumps(caught.value))) == str(caught.value)
     assert minecraft_engine.processes() == [], "a game that broke off is not left behind"
     with pytest.raises(ResetNeeded):
@@ -151,6 +156,32 @@ def test_a_fast_reset_after_the_game_has_gone(make: Any, minecraft_engine: Minec
     env.reset()
     env.step(NOTHING)
     assert len(minecraft_engine.notes("started")) == 2
+
+
+def no_answer_to_unpack() -> None:
+    struct.unpack("!dbb", None)  # type: ignore[arg-type]
+
+
+def no_answer_to_decode() -> None:
+    None.decode("utf-8")  # type: ignore[attr-defined]
+
+
+def a_sentence() -> None:
+    raise ConnectionError("It is gone.")
+
+
+@pytest.mark.parametrize(
+    ("fault", "said"),
+    [
+        (no_answer_to_unpack, "the connection broke before the answer was through"),
+        (no_answer_to_decode, "the connection broke before the answer was through"),
+        (a_sentence, "ConnectionError: It is gone"),
+    ],
+)
+def test_what_minestudio_reports(fault: Callable[[], None], said: str) -> None:
+    with pytest.raises(MINESTUDIO_S_FAULTS) as caught:
+        fault()
+    assert _first_cause(caught.value, None) == said
 
 
 def test_the_reason_is_the_newest_one(make: Any, minecraft_engine: MinecraftEngine) -> None:

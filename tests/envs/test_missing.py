@@ -38,6 +38,15 @@ def test_a_missing_engine_is_an_error_and_no_question(minecraft_engine: Minecraf
     assert "(Y/N)" not in done.stdout
 
 
+def test_a_folder_that_is_not_there_is_not_made(
+    minecraft_engine: MinecraftEngine, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("MINESTUDIO_DIR", str(tmp_path / "nowhere"))
+    with pytest.raises(VPTGymError, match=r"MINESTUDIO_DIR names .*nowhere, which is no folder"):
+        gym.make("vpt_gym/Minecraft-v0")
+    assert not (tmp_path / "nowhere").exists()
+
+
 @pytest.mark.parametrize(
     ("program", "command"), [("java", "conda install -c conda-forge openjdk=8"), ("xvfb-run", "apt-get install xvfb")]
 )

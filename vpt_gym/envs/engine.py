@@ -33,6 +33,13 @@ FAULTS: Final = (
 )
 """What MineStudio's messenger raises when the game is gone or answers nonsense."""
 
+NO_BYTES: Final = (
+    "a bytes-like object is required, not 'NoneType'",
+    "object of type 'NoneType' has no len()",
+    "'NoneType' object has no attribute 'decode'",
+)
+"""How MineStudio fails on a message that ended early, for which its `recv_message` returns None."""
+
 _launching = threading.Lock()
 _launches: list[int] = []
 """Threads that launch a game whose log goes to the default folder."""
@@ -41,6 +48,12 @@ _launches: list[int] = []
 def check_engine() -> None:
     """Raises VPTGymError, with the command to run, unless MineStudio, its engine and what that runs on are there."""
     check_installed("vpt_gym/Minecraft-v0")
+    named = os.environ.get("MINESTUDIO_DIR")
+    if named and not Path(named).is_dir():  # MineStudio would make it
+        raise VPTGymError(
+            f"The environment variable MINESTUDIO_DIR names {named}, which is no folder; let it name the folder that has "
+            "Minecraft's engine, or that shall get it."
+        )
     folder = Path(import_minestudio("minestudio.utils").get_mine_studio_dir())
     if not (folder / JAR).exists():
         raise VPTGymError(
@@ -188,7 +201,9 @@ def _first_cause(error: BaseException, handled_already: BaseException | None) ->
         if earlier is None or earlier is handled_already:
             break
         error = earlier
-    last_lines = " | ".join(line.strip() for line in str(error).splitlines()[-5:] if line.strip())
+    if str(error) in NO_BYTES:
+        return "the connection broke before the answer was through"
+    last_lines = " | ".join(line.strip() for line in str(error).splitlines()[-5:] if line.strip()).rstrip(".")
     return f"{type(error).__name__}: {last_lines}" if last_lines else type(error).__name__
 
 
