@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import weakref
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -13,10 +14,12 @@ import numpy.typing as npt
 from vpt_gym.envs.action import FlattenDictAction
 from vpt_gym.envs.callbacks import make_callbacks, step_limit, without_limits
 from vpt_gym.envs.engine import Engine, check_engine
+from vpt_gym.envs.guards import Guard
 from vpt_gym.envs.keyboard import ACTION_TYPES, action_space, own_action
+from vpt_gym.envs.options import callback_spaces, camera_config_of, check_options, size_of
 from vpt_gym.envs.quiet import printing_to_log
-from vpt_gym.envs.values import deaths, generator_seed, named_world, own_values, world_seed_of
-from vpt_gym.errors import ResetNeeded, VPTGymError, check_count
+from vpt_gym.envs.values import deaths, generator_seed, named_world, own_values, seen_values, world_seed_of
+from vpt_gym.errors import ResetNeeded, VPTGymError
 from vpt_gym.minestudio.package import import_simulator
 
 __all__ = ["MinecraftEnv", "make_minecraft"]
@@ -36,6 +39,10 @@ def make_minecraft(*, action_type: str = "multi_discrete", **options: Any) -> gy
     """
     if action_type not in ACTION_TYPES:
         raise VPTGymError(f"Minecraft: action_type must be one of {', '.join(ACTION_TYPES)}, not {action_type!r}.")
+    known = inspect.signature(MinecraftEnv).parameters
+    unknown = [name for name in options if name not in known]
+    if unknown:
+        raise VPTGymError(f"Minecraft: there are no options {', '.join(unknown)}; there are {', '.join(known)}.")
     if action_type != "multi_discrete":
         return MinecraftEnv(action_type=action_type, **options)
     return FlattenDictAction(MinecraftEnv(action_type="agent", **options), keys=("buttons", "camera"))
@@ -114,12 +121,10 @@ class MinecraftEnv(gym.Env[Any, Any]):
         self._open = False
         if action_type not in ("agent", "env"):
             raise VPTGymError(f"MinecraftEnv: action_type must be agent or env, not {action_type!r}.")
-        if render_mode not in (None, "rgb_array"):
-            raise VPTGymError(f"Minecraft: render_mode must be 'rgb_array' or None, not {render_mode!r}.")
-        check_count("Minecraft: num_empty_frames", num_empty_frames)
-        if not launch_timeout > 0:
-            raise VPTGymError(f"Minecraft: launch_timeout must be a number of seconds above 0, not {launch_timeout!r}.")
-        width, height = _size("obs_size", obs_size)
+        check_options(num_empty_frames, launch_timeout, inventory, preferred_spawn_biome, render_mode)
+        width, height = size_of("obs_size", obs_size)
+        drawn_size = size_of("render_size", render_size)
+        added = callback_spaces(callback_observations)
         check_engine()
         self._world_seed = None if world_seed is None else world_seed_of(world_seed)
         self.callbacks = make_callbacks(callbacks)
@@ -128,12 +133,12 @@ class MinecraftEnv(gym.Env[Any, Any]):
         self.sim: Any = entry.MinecraftSim(
             action_type=action_type,
             obs_size=(width, height),
-            render_size=_size("render_size", render_size),
+            render_size=drawn_size,
             inventory=dict(inventory or {}),
             preferred_spawn_biome=preferred_spawn_biome,
             num_empty_frames=num_empty_frames,
-            callbacks=without_limits(self.callbacks),
-            camera_config=_camera(camera_config or {}, entry),
+            callbacks=[Guard(callback) for callback in without_limits(self.callbacks)],
+            camera_config=camera_config_of(camera_config, entry),
         )
         self._engine = Engine(self.sim, launch_timeout)
         weakref.finalize(self, self._engine.stop).atexit = False  # the engine sees to the interpreter's end by itself
@@ -142,7 +147,7 @@ class MinecraftEnv(gym.Env[Any, Any]):
         self._actions = action_space(action_type, len(mapping.BUTTONS_COMBINATIONS), len(mapping.camera_combinations))
         self.action_space = self._actions
         image = gym.spaces.Box(0, 255, (height, width, 3), np.uint8)
-        self._seen = {**(callback_observations or {}), "image": image}
+        self._seen = {**added, "image": image}
         self.observation_space = gym.spaces.Dict(self._seen)
         self._pov_in_info = pov_in_info
         self._pov: npt.NDArray[np.uint8] | None = None
@@ -235,27 +240,4 @@ class MinecraftEnv(gym.Env[Any, Any]):
         if self._pov_in_info:
             own["pov"] = self._pov.copy()
         own["world_seed"] = self._engine.world_seed
-        seen = {key: observation[key] for key in self._seen if key in observation}
-        return own_values(seen, keep_arrays=True), own
-
-
-def _size(name: str, value: object) -> tuple[int, int]:
-    if not isinstance(value, Sequence) or isinstance(value, str) or len(value) != 2:
-        raise VPTGymError(f"Minecraft: {name} must be a width and a height in pixels, not {value!r}.")
-    for side in value:
-        check_count(f"Minecraft: each side of {name}", side)
-    return int(value[0]), int(value[1])
-
-
-def _camera(given: Mapping[str, Any], entry: Any) -> Any:
-    """MineStudio's CameraConfig of these arguments."""
-    try:
-        config = entry.CameraConfig(**given)
-    except (TypeError, ValueError) as error:
-        raise VPTGymError(f"Minecraft: camera_config={dict(given)} is none of MineStudio's: {error}.") from error
-    if config.n_camera_bins % 2 == 0:
-        raise VPTGymError(
-            f"Minecraft: camera_config={dict(given)} makes {config.n_camera_bins} bins an axis; choose a camera_maxval and a "
-            "camera_binsize that make an odd number, so that one of them stands still."
-        )
-    return config
+        return seen_values(observation, self._seen), own

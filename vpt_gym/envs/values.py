@@ -6,11 +6,12 @@ from collections.abc import Mapping
 from numbers import Integral
 from typing import Any
 
+import gymnasium as gym
 import numpy as np
 
 from vpt_gym.errors import VPTGymError
 
-__all__ = ["deaths", "generator_seed", "named_world", "own_values", "world_seed_of"]
+__all__ = ["deaths", "generator_seed", "named_world", "own_values", "seen_values", "world_seed_of"]
 
 
 def own_values(value: Any, *, keep_arrays: bool = False) -> Any:
@@ -26,6 +27,34 @@ def own_values(value: Any, *, keep_arrays: bool = False) -> Any:
     if isinstance(value, np.ndarray):
         return value.item() if value.ndim == 0 and not keep_arrays else np.array(value)
     return value
+
+
+def seen_values(observation: Mapping[str, Any], spaces: Mapping[str, gym.Space[Any]]) -> dict[str, Any]:
+    """The caller's own observation: a copy of what has a space.
+
+    Raises:
+        VPTGymError: a value is not there, or of another shape, dtype or range than its space; callbacks make them.
+    """
+    missing = [key for key in spaces if key not in observation]
+    if missing:
+        raise VPTGymError(
+            f"Minecraft: the observation lacks {missing}; the callback that adds what callback_observations declares must "
+            "do so at each reset and step."
+        )
+    seen = {key: own_values(observation[key], keep_arrays=True) for key in spaces}
+    for key, space in spaces.items():
+        value = seen[key]
+        if isinstance(space, gym.spaces.Box):
+            fits = isinstance(value, np.ndarray) and value.dtype == space.dtype and space.contains(value)
+        else:
+            fits = space.contains(value)
+        if not fits:
+            came = f"{value.dtype} {list(value.shape)}" if isinstance(value, np.ndarray) else repr(value)[:100]
+            raise VPTGymError(
+                f"Minecraft: a callback made observation[{key!r}] {came}, which is not in its space {space}; return what the "
+                "space declares."
+            )
+    return seen
 
 
 def deaths(info: Mapping[str, Any]) -> int:
