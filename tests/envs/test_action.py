@@ -100,6 +100,11 @@ def test_it_is_recorded_in_the_spec() -> None:
         (MIXED, ("a", "b"), "each key of the action once"),
         (MIXED, ("a", "b", "c", "c"), "each key of the action once"),
         (MIXED, ("a", "b", "d"), "each key of the action once"),
+        (MIXED, ("a", "b", 3), "each key of the action once"),
+        (MIXED, ("a", "b", ["c"]), "each key of the action once"),
+        (MIXED, 3, "keys= must be a list of the keys of the action, .*, but 3 came"),
+        (MIXED, "abc", "keys= must be a list of the keys of the action, .*, but 'abc' came"),
+        (gym.spaces.Dict({}), None, "a Dict without entries"),
     ],
 )
 def test_what_cannot_be_flattened_is_refused(space: gym.Space[Any], keys: Any, sentence: str) -> None:
@@ -107,7 +112,20 @@ def test_what_cannot_be_flattened_is_refused(space: gym.Space[Any], keys: Any, s
         flat(space, keys=keys)
 
 
-@pytest.mark.parametrize("action", [[0], [0, 0, 0, 0, 0, 7], [0, 0, 0, 0, 0, -1], [0.5] * 6, {"a": 1}, None])
+@pytest.mark.parametrize("env", [None, "vpt_gym/Minecraft-v0", Listener])
+def test_what_is_no_environment_is_refused(env: Any) -> None:
+    with pytest.raises(VPTGymError, match=r"FlattenDictAction wraps a Gymnasium environment, but .* came"):
+        FlattenDictAction(env)
+
+
+def test_keys_of_different_kinds() -> None:
+    space = gym.spaces.Dict([(1, DISCRETE(3)), ("a", DISCRETE(2))])  # type: ignore[list-item]
+    assert flat(space).action_space == MULTI([3, 2])
+
+
+@pytest.mark.parametrize(
+    "action", [[0], [0, 0, 0, 0, 0, 7], [0, 0, 0, 0, 0, -1], [0.5] * 6, {"a": 1}, None, [0, [1, 2]]]
+)
 def test_an_action_outside_the_flat_space_is_refused(action: Any) -> None:
     env = flat(MIXED, keys=("b", "a", "c"))
     with pytest.raises(VPTGymError, match="the action must be in MultiDiscrete"):

@@ -193,7 +193,21 @@ def test_keys_and_mouse(make: Any, minecraft_engine: MinecraftEngine) -> None:
     assert step["camera"] == "-7.5 90.25"
     assert {value for key, value in step.items() if key not in ("attack", "hotbar.3", "camera")} == {"0"}
     env.step(env.action_space.sample())
-    for camera in ([0.0, 181.0], [1.0], [np.nan, 0.0]):
+    env.step({"camera": [torch.tensor(1.0), torch.tensor(2.0)]})
+    assert minecraft_engine.notes("step")[-1]["camera"] == "1.0 2.0"
+    for camera in (
+        [0.0, 181.0],
+        [1.0],
+        [np.nan, 0.0],
+        [1e300, 0.0],
+        [0, [1, 2]],
+        None,
+        "up",
+        ["1", "2"],
+        {},
+        [1j, 0],
+        [True, False],
+    ):
         with pytest.raises(VPTGymError, match=r"action\['camera'\] must be two turns"):
             env.step({"camera": camera})
     with pytest.raises(VPTGymError, match=r"action\['jump'\] must be a whole number in Discrete\(2\)"):

@@ -24,18 +24,30 @@ class FlattenDictAction(gym.ActionWrapper[Any, Any, Any], gym.utils.RecordConstr
         keys: all keys of the action, in the order in which they shall lie; the space's own order by default.
 
     Raises:
-        VPTGymError: the action space is another, or `keys` are not exactly its keys; from `step`, when an action is not
-            in the flat space.
+        VPTGymError: `env` is none, its action space is another or empty, or `keys` are not exactly its keys; from `step`,
+            when an action is not in the flat space.
     """
 
     def __init__(self, env: gym.Env[Any, Any], keys: Sequence[str] | None = None) -> None:
+        if not isinstance(env, gym.Env):
+            raise VPTGymError(f"FlattenDictAction wraps a Gymnasium environment, but {env!r} came.")
         space = env.action_space
         if not isinstance(space, gym.spaces.Dict):
             raise VPTGymError(
                 f"FlattenDictAction needs a Dict of Discrete and MultiDiscrete actions, but the action space is {space}."
             )
+        if not space.spaces:
+            raise VPTGymError(
+                "FlattenDictAction: the action space is a Dict without entries, which leaves nothing to act with."
+            )
+        if keys is not None and (isinstance(keys, str) or not isinstance(keys, Sequence)):
+            raise VPTGymError(
+                f"FlattenDictAction: keys= must be a list of the keys of the action, {_names(space.spaces)}, but {keys!r} came."
+            )
         keys = list(space.spaces) if keys is None else list(keys)
-        if sorted(keys) != sorted(space.spaces):
+        if len(keys) != len(space.spaces) or any(
+            key not in keys for key in space.spaces
+        ):  # keys need not be comparable
             raise VPTGymError(
                 f"FlattenDictAction: keys= must name each key of the action once, {_names(space.spaces)}, but it is {keys}."
             )
@@ -55,7 +67,10 @@ class FlattenDictAction(gym.ActionWrapper[Any, Any, Any], gym.utils.RecordConstr
         Returns:
             A new Dict action of the wrapped environment.
         """
-        flat = np.asarray(action)
+        try:
+            flat = np.asarray(action)
+        except (TypeError, ValueError):  # rows of different lengths, or what no array can hold
+            flat = np.empty(0)
         if not np.issubdtype(flat.dtype, np.integer) or not self.action_space.contains(flat):
             raise VPTGymError(
                 f"FlattenDictAction: the action must be in {self.action_space}, for {_names(self._entries)}, but {action!r} "

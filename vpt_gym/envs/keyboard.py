@@ -59,7 +59,12 @@ def own_action(action: Any, space: gym.spaces.Dict) -> dict[str, Any]:
         return {key: np.array(_number(key, given[key], space[key]), np.int64) for key in ("buttons", "camera")}
     given = _mapping(action, space)
     own: dict[str, Any] = {key: _number(key, given.get(key, 0), space[key]) for key in KEYS}
-    camera = np.array(given.get("camera", (0.0, 0.0)), np.float32).reshape(-1)
+    try:
+        numbers = np.asarray(given.get("camera", (0.0, 0.0)))
+    except (TypeError, ValueError, RuntimeError):  # no numbers; RuntimeError: a tensor that has gradients
+        numbers = np.empty(0)
+    with np.errstate(over="ignore"):  # infinity is outside the space too
+        camera = np.array(numbers if numbers.dtype.kind in "iuf" else (), np.float32).reshape(-1)
     if not space["camera"].contains(camera):
         raise VPTGymError(
             "Minecraft: action['camera'] must be two turns in degrees within -180 and 180, down and right, but "
