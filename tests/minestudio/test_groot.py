@@ -73,8 +73,10 @@ def test_batches_of_any_size_follow_each_other(groot: Any, real_frames: Minecraf
 @pytest.mark.parametrize(
     ("condition", "words"),
     [
-        ("no-such.mp4", "no-such.mp4 cannot be read"),
+        ("no-such.mp4", "'no-such.mp4' cannot be read"),
         (__file__, "cannot be read"),
+        ("", "The reference video '' cannot be read"),
+        ("a\0.mp4", r"The reference video 'a\\x00.mp4' cannot be read"),
         ({"ref_video_path": "a.mp4"}, "the path of a reference video or its frames.*dict came"),
         (np.zeros((0, 8, 8, 3), np.uint8), "must have shape"),
         (np.zeros((4, 8, 8, 3), np.float32), "uint8"),

@@ -238,7 +238,7 @@ def test_a_policy_of_ones_own_must_say_what_it_reads() -> None:
         encoder_from_policy(markovian())
     with pytest.raises(VPTGymError, match="frame_size must be a positive whole number"):
         encoder_from_policy(markovian(), frame_size=0)
-    for wrong in ("compass", ["image"], [3]):
+    for wrong in ("compass", ["image"], [3], 5, None, ""):
         with pytest.raises(VPTGymError, match="also_reads must be a list of keys"):
             encoder_from_policy(markovian(), frame_size=64, also_reads=wrong)  # type: ignore[arg-type]
 

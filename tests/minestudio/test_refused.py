@@ -62,6 +62,35 @@ def test_a_head_for_other_latents(network: str, real_frames: MinecraftVideos) ->
 
 
 @needs_minestudio
+def test_policies_without_numbers_or_network() -> None:
+    """Whichever network is to compute: the policy's own forward is no less careful than vpt_gym's."""
+    for network in ("policy", "vpt_gym"):
+        for number in ("nan", "inf"):
+            damaged = vpt_policy()
+            with torch.no_grad():
+                damaged.value_head.linear.bias[0] = float(number)
+            with pytest.raises(VPTGymError, match=r"VPTPolicy.value_head.* holds NaN or infinity; load weights"):
+                encoder_from_policy(damaged, network=network)
+        with pytest.raises(VPTGymError, match="is on the meta device, where there are no numbers"):
+            encoder_from_policy(vpt_policy().to("meta"), network=network)
+        empty = vpt_policy()
+        empty.net = None
+        with pytest.raises(
+            VPTGymError, match=r"VPTPolicy.net must be the network that its forward calls, but it is None"
+        ):
+            encoder_from_policy(empty, network=network)
+
+
+@needs_minestudio
+@pytest.mark.parametrize("network", ["auto", "policy"])
+def test_frames_that_a_network_is_not_made_for(network: str, vpt: Any, steve: Any) -> None:
+    for policy in (vpt, steve):
+        with pytest.raises(VPTGymError, match="reads frames of 128x128 pixels and no others, but frame_size is 64"):
+            encoder_from_policy(policy, network=network, frame_size=64)
+    assert encoder_from_policy(vpt, network=network, frame_size=128).frame_size == 128
+
+
+@needs_minestudio
 def test_a_policy_that_changes_afterwards(vpt: Any, real_frames: MinecraftVideos) -> None:
     policy = vpt_policy()
     encoder = encoder_from_policy(policy)

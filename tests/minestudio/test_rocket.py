@@ -62,9 +62,11 @@ def test_batches_of_any_size_follow_each_other(rocket: Any, real_frames: Minecra
         (given(obj_id=np.array([0, 9])), "between -1, for no interaction, and 8"),
         (given(obj_id=np.array([0, -2])), "between -1"),
         (given(obj_id=np.array([0.0, 1.0])), "2 whole numbers"),
-        (given(obj_id=np.zeros((2, 1), int)), "2 whole numbers"),
+        (given(obj_id=np.zeros((2, 1), int)), r"2 whole numbers of shape \(2,\).*take obj_id\[:, 0\]"),
+        (given(obj_mask=[np.zeros((20, 30)), np.zeros((20, 31))]), "obj_mask must be one array for all rows"),
+        (given(obj_mask=torch.full((2, 20, 30), 255, dtype=torch.bfloat16)), "divide a mask"),
         (given(obj_mask=np.full((2, 20, 30), 255, np.uint8)), "divide a mask of 0 and 255 by 255"),
-        (given(obj_mask=np.full((2, 20, 30), np.nan)), "between 0 and 1"),
+        (given(obj_mask=np.full((2, 20, 30), np.nan)), "obj_mask holds NaN or infinity"),
         (given(obj_mask=np.zeros((2, 20, 30, 1))), r"obj_mask must be \[2, height, width\]"),
         (given(obj_mask=np.zeros((1, 20, 30))), r"obj_mask must be \[2, height, width\]"),
         (given(obj_mask="mask"), r"obj_mask must be \[2, height, width\]"),
@@ -87,3 +89,35 @@ def test_takes_no_condition(rocket: Any, encoder: PolicyEncoder) -> None:
         encoder_from_policy(rocket, {"obj_id": 3})
     with pytest.raises(VPTGymError, match="also_reads is for policies of your own"):
         encoder_from_policy(rocket, also_reads=["obj_id"])
+
+
+def test_masks_of_bfloat16(encoder: PolicyEncoder) -> None:
+    """NumPy has no such numbers."""
+    halves = given(obj_mask=torch.full((2, 20, 30), 0.5, dtype=torch.bfloat16))
+    expected = encoder.stream(2).step(given(obj_mask=np.full((2, 20, 30), 0.5)), [True, True])
+    assert torch.equal(encoder.stream(2).step(halves, [True, True]), expected)
+
+
+@pytest.mark.parametrize(
+    ("others", "words"),
+    [
+        ({"obj_id": [[0, 0, 0]] * 2}, r"encode: 'obj_id' must be an array or tensor \[2, 3, ...\].*a list came"),
+        ({"obj_id": np.zeros(2, int)}, r"one of shape \(2,\) came"),
+        ({"obj_id": np.zeros((2, 2), int)}, r"one of shape \(2, 2\) came"),
+        ({"obj_mask": None}, "'obj_mask' must be.*a NoneType came"),
+        ({"image": np.zeros((2, 20, 30, 3), np.uint8)}, "encode: frames must be"),
+    ],
+)
+def test_sequences_with_bad_entries(others: dict[str, Any], words: str, encoder: PolicyEncoder) -> None:
+    whole = {
+        "image": np.zeros((2, 3, 20, 30, 3), np.uint8),
+        "obj_mask": np.ones((2, 3, 20, 30), np.float32),
+        "obj_id": np.zeros((2, 3), np.int64),
+        "pov": None,  # nothing reads it
+    }
+    assert encoder.encode(whole).shape == (2, 3, encoder.latent_size)
+    with pytest.raises(ObservationError, match=words):
+        encoder.encode({**whole, **others})
+    del whole["obj_id"]
+    with pytest.raises(ObservationError, match="but a dict of 'image', 'obj_mask' came"):
+        encoder.encode(whole)

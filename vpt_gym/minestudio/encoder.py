@@ -62,11 +62,16 @@ def encoder_from_policy(
 
     Raises:
         VPTGymError: MineStudio is not installed, `policy` is no MinePolicy, has no `pi_head`, is in training mode or not
-            float32; the policy takes no such condition; or an option does not fit it.
+            float32, or holds NaN or infinity; the policy takes no such condition; or an option does not fit it.
     """
     kind = kind_of_policy(policy, also_reads)
     if frame_size is not None:
         check_count("frame_size", frame_size)
+        if kind.only_size and frame_size != kind.frame_size:
+            raise VPTGymError(
+                f"{kind.name} reads frames of {kind.frame_size}x{kind.frame_size} pixels and no others, but frame_size is "
+                f"{frame_size}; leave it out, and frames of any size are resized."
+            )
         kind.frame_size = int(frame_size)
     if kind.frame_size is None:
         raise VPTGymError(
@@ -230,6 +235,16 @@ class PolicyEncoder:
         first_bt = torch.zeros(batch, count, dtype=torch.bool, device="cpu")
         if first is not None:
             first_bt = check_flags(first, "encode", (batch, count))
+        if self.also_reads:
+            given = {key: given[key] for key in (IMAGE, *self.also_reads) if key in given}
+        for key, values in given.items():
+            array = isinstance(values, (np.ndarray, Tensor))
+            if not array or tuple(values.shape[:2]) != (batch, count):
+                came = f"one of shape {tuple(values.shape)}" if array else f"a {type(values).__name__}"
+                raise ObservationError(
+                    f"encode: {key!r} must be an array or tensor [{batch}, {count}, ...], as many sequences and frames as the "
+                    f"images, but {came} came."
+                )
         stream = self.stream(batch)
         steps: list[Tensor] = []
         for time in range(count):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib
 import os
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
@@ -61,7 +60,7 @@ class GrootKind(Kind):
     def _frames(self, condition: object) -> npt.NDArray[np.uint8]:
         limit = int(self.policy.timesteps)
         if isinstance(condition, (str, os.PathLike)):
-            return _decode(Path(condition), limit)
+            return _decode(os.fspath(condition), limit)
         if not isinstance(condition, (np.ndarray, Tensor)):
             raise VPTGymError(
                 f"A condition of {self.name} is the path of a reference video or its frames, uint8 [T, H, W, 3], but a "
@@ -72,19 +71,19 @@ class GrootKind(Kind):
         return resize(array, _REFERENCE_SIZE)
 
 
-def _decode(path: Path, limit: int) -> npt.NDArray[np.uint8]:
+def _decode(given: str | bytes, limit: int) -> npt.NDArray[np.uint8]:
     """The first frames of a video, resized as GROOT's `encode_video` does: uint8 RGB [T, 224, 224, 3]."""
     av: Any = importlib.import_module("av")  # what GROOT itself decodes with
     frames: list[npt.NDArray[np.uint8]] = []
     side = {"width": _REFERENCE_SIZE, "height": _REFERENCE_SIZE}
     try:
-        with av.open(str(path)) as container:
+        with av.open(os.fsdecode(given)) as container:
             for frame in container.decode(video=0):
                 frames.append(frame.reformat(**side).to_ndarray(format="rgb24"))
                 if len(frames) == limit:
                     break
-    except (OSError, av.error.FFmpegError, IndexError) as error:  # IndexError: it has no picture
-        raise VPTGymError(f"The reference video {path} cannot be read ({error}); name a video file.") from error
+    except (OSError, ValueError, av.error.FFmpegError, IndexError) as error:  # a NUL in it; it has no picture
+        raise VPTGymError(f"The reference video {given!r} cannot be read ({error}); name a video file.") from error
     if not frames:
-        raise VPTGymError(f"The reference video {path} has no frames; name another.")
+        raise VPTGymError(f"The reference video {given!r} has no frames; name another.")
     return np.stack(frames)

@@ -17,7 +17,7 @@ from vpt_gym.minestudio.conditions import as_tensor, batched, ready
 from vpt_gym.minestudio.forward import latents_of, run
 from vpt_gym.minestudio.states import Tree
 
-__all__ = ["IMAGE", "Kind", "OwnKind", "RocketKind", "VPTKind", "class_of", "timm_frame_size"]
+__all__ = ["IMAGE", "Kind", "OwnKind", "RocketKind", "VPTKind", "check_trunk", "class_of", "timm_frame_size"]
 
 IMAGE = "image"
 """Key of the frames in a policy's input, and in what a step is given when a policy reads more than them."""
@@ -38,10 +38,12 @@ class Kind:
         frame_size: side of the frames it reads, in pixels; None when only its author can know.
         also_reads: what else it reads of an observation.
         needs_condition: no row can be stepped without one.
+        only_size: its network is made for frames of `frame_size` and takes no others.
         keeps_form: its state has the form, dtypes and shapes of its initial one at every frame.
     """
 
     needs_condition: ClassVar[bool] = False
+    only_size: ClassVar[bool] = False
     keeps_form: ClassVar[bool] = True
 
     def __init__(self, policy: Any) -> None:
@@ -103,8 +105,11 @@ class Kind:
 class VPTKind(Kind):
     """MineStudio's VPTPolicy."""
 
+    only_size: ClassVar[bool] = True
+
     def __init__(self, policy: Any) -> None:
         super().__init__(policy)
+        check_trunk(policy)
         self.frame_size = FRAME_SIZE
 
 
@@ -184,7 +189,16 @@ class RocketKind(Kind):
 
     def also(self, key: str, values: Any, count: int) -> Tensor:
         """`obj_mask` as float32 [count, 1, size, size], resized to the nearest pixel; `obj_id` as int64 [count, 1]."""
-        array = values.detach().cpu().numpy() if isinstance(values, Tensor) else np.asarray(values)
+        if isinstance(values, Tensor):
+            tensor = values.detach().cpu()
+            array = (tensor.float() if tensor.is_floating_point() else tensor).numpy()  # NumPy has no bfloat16
+        else:
+            try:
+                array = np.asarray(values)
+            except ValueError as error:  # a ragged list
+                raise ObservationError(
+                    f"step: {key} must be one array for all rows, but entries of several shapes came."
+                ) from error
         return self._id(array, count) if key == "obj_id" else self._mask(array, count)
 
     def inputs(self, seen: dict[str, Tensor], rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -195,7 +209,8 @@ class RocketKind(Kind):
     def _id(self, array: np.ndarray[Any, Any], count: int) -> Tensor:
         if array.dtype.kind not in "iu" or array.shape != (count,):
             raise ObservationError(
-                f"step: obj_id must be {count} whole numbers, one for each row, but {array.dtype} of shape {array.shape} came."
+                f"step: obj_id must be {count} whole numbers of shape ({count},), one for each row, but {array.dtype} of shape "
+                f"{array.shape} came; take obj_id[:, 0] of a column."
             )
         if array.min() < -1 or array.max() > self._largest:
             raise ObservationError(
@@ -209,15 +224,16 @@ class RocketKind(Kind):
                 f"step: obj_mask must be [{count}, height, width] of bool, 0 and 1 or numbers between, but {array.dtype} of "
                 f"shape {array.shape} came."
             )
-        masks = array.astype(np.float32)
-        if not (masks.min() >= 0 and masks.max() <= 1):
+        if not np.isfinite(array).all():
+            raise ObservationError("step: obj_mask holds NaN or infinity; look at where it comes from.")
+        if not (array.min() >= 0 and array.max() <= 1):
             raise ObservationError(
-                f"step: obj_mask must lie between 0 and 1, but its values go from {masks.min():g} to {masks.max():g}; divide a "
+                f"step: obj_mask must lie between 0 and 1, but its values go from {array.min():g} to {array.max():g}; divide a "
                 "mask of 0 and 255 by 255."
             )
         assert self.frame_size is not None
         side = (self.frame_size, self.frame_size)
-        resized = [cv2.resize(mask, side, interpolation=cv2.INTER_NEAREST) for mask in masks]
+        resized = [cv2.resize(mask, side, interpolation=cv2.INTER_NEAREST) for mask in array.astype(np.float32)]
         return torch.from_numpy(np.stack(resized))[:, None]
 
 
@@ -225,6 +241,16 @@ def timm_frame_size(backbone: nn.Module) -> int:
     """Side in pixels of the frames that a backbone of timm was trained on: 224 for GROOT's and ROCKET-1's."""
     resolve: Any = sys.modules["timm"].data.resolve_model_data_config
     return int(resolve(backbone)["input_size"][-1])
+
+
+def check_trunk(policy: Any) -> None:
+    """Raises VPTGymError if a VPTPolicy or SteveOnePolicy has no `net`, on which its forward would open a debugger."""
+    net = getattr(policy, "net", None)
+    if not isinstance(net, nn.Module):
+        raise VPTGymError(
+            f"{type(policy).__name__}.net must be the network that its forward calls, but it is {net!r:.60}; load the "
+            "policy anew."
+        )
 
 
 def _latent_size(policy: Any) -> int:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import math
+import os
 from collections.abc import Mapping, Sequence
-from numbers import Real
 from typing import Any, ClassVar
 
 import numpy as np
@@ -15,7 +14,7 @@ from vpt_gym.config import FRAME_SIZE
 from vpt_gym.errors import VPTGymError
 from vpt_gym.minestudio.conditions import as_tensor
 from vpt_gym.minestudio.forward import latents_of, run
-from vpt_gym.minestudio.kinds import IMAGE, Kind
+from vpt_gym.minestudio.kinds import IMAGE, Kind, check_trunk
 from vpt_gym.streams import check_frames
 
 __all__ = ["SteveKind", "guided_latents"]
@@ -31,15 +30,17 @@ _LONGEST_VIDEO = 32
 class SteveKind(Kind):
     """A condition is a dict as MineStudio's `prepare_condition` takes it.
 
-    It has `cond_scale`, a number from 0 on, and one of `text`, `video` (uint8 [T, H, W, 3], T up to 32) and `mineclip_embeds`
-    (float [512]).
+    It has `cond_scale`, a number from 0 to 1e4, and one of `text`, `video` (uint8 [T, H, W, 3], T up to 32) and
+    `mineclip_embeds` (float [512]).
     A text becomes the mean of what STEVE-1's prior makes of it; with `seed`, one draw from it.
     """
 
     needs_condition: ClassVar[bool] = True
+    only_size: ClassVar[bool] = True
 
     def __init__(self, policy: Any) -> None:
         super().__init__(policy)
+        check_trunk(policy)
         self.frame_size = FRAME_SIZE
 
     def prepare(self, condition: object) -> dict[str, Any]:
@@ -58,6 +59,11 @@ class SteveKind(Kind):
                 )
             return {"mineclip_embeds": embedding, "cond_scale": scale}
         if way == "video":
+            if isinstance(value, (str, os.PathLike)):
+                raise VPTGymError(
+                    f"video must be the frames themselves, uint8 [T, H, W, 3], but the path {value!r} came; decode 16 "
+                    "of it."
+                )
             frames = check_frames(value, "video", ("T",))
             if len(frames) > _LONGEST_VIDEO:
                 raise VPTGymError(
@@ -114,15 +120,28 @@ class SteveKind(Kind):
         if len(ways) != 1 or unknown or "cond_scale" not in condition:
             raise VPTGymError(f"{wanted}, but its keys are {', '.join(map(repr, condition)) or 'none'}.")
         scale = condition["cond_scale"]
-        if isinstance(scale, bool) or not isinstance(scale, Real) or not 0 <= float(scale) < math.inf:
+        if (
+            isinstance(scale, bool)
+            or not isinstance(scale, (int, float, np.integer, np.floating))
+            or not 0 <= scale <= _LARGEST_SCALE
+        ):
             raise VPTGymError(
-                f"cond_scale must be a number from 0, for no guidance, on, but {scale!r} came; 4.0 is what MineStudio shows."
+                f"cond_scale must be a number from 0, for no guidance, to {_LARGEST_SCALE:g}, but {scale!r:.60} came; 4.0 is "
+                "what MineStudio shows."
             )
         value, seed = condition[ways[0]], condition.get("seed")
         if ways[0] == "text" and (not isinstance(value, str) or not value.strip()):
             raise VPTGymError(f"text must be what to do, in words, but {value!r} came.")
-        if seed is not None and (ways[0] != "text" or isinstance(seed, bool) or not isinstance(seed, int)):
-            raise VPTGymError(f"seed must be a whole number and goes with text alone, but {seed!r} came; leave it out.")
+        if seed is not None:
+            whole = (
+                isinstance(seed, (int, np.integer)) and not isinstance(seed, bool) and -(2**63) <= seed < 2**64
+            )  # what torch takes
+            if ways[0] != "text" or not whole:
+                raise VPTGymError(
+                    f"seed must be a whole number of at most 64 bits and goes with text alone, but {seed!r:.60} came; "
+                    "leave it out."
+                )
+            seed = int(seed)
         return float(scale), ways[0], value, seed
 
 

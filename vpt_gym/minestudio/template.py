@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
@@ -62,11 +62,19 @@ def _check_policy(policy: Any) -> None:
     others = {tensor.dtype for tensor in policy.parameters() if tensor.is_floating_point()} - {torch.float32}
     if others:
         raise VPTGymError(f"{name} holds parameters of {', '.join(sorted(map(str, others)))}; call policy.float().")
+    for part, parameter in policy.named_parameters():
+        if parameter.is_meta:
+            raise VPTGymError(
+                f"{name}.{part} is on the meta device, where there are no numbers; load the policy onto a CPU or GPU."
+            )
+        if parameter.is_floating_point() and not bool(parameter.isfinite().all()):
+            raise VPTGymError(f"{name}.{part} holds NaN or infinity; load weights that are whole.")
 
 
-def _checked_keys(also_reads: Sequence[str]) -> tuple[str, ...]:
-    keys = tuple(also_reads)
-    if isinstance(also_reads, str) or not all(isinstance(key, str) for key in keys) or IMAGE in keys:
+def _checked_keys(also_reads: object) -> tuple[str, ...]:
+    given: list[object] = list(also_reads) if isinstance(also_reads, Iterable) else [None]
+    keys = tuple(key for key in given if isinstance(key, str))
+    if isinstance(also_reads, str) or len(keys) != len(given) or IMAGE in keys:
         raise VPTGymError(
             f"also_reads must be a list of keys of the observation, without {IMAGE!r}, not {also_reads!r}."
         )

@@ -9,7 +9,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from vpt_gym.config import FRAME_SIZE
 from vpt_gym.encoder import LoadedWeights, VPTEncoder
 from vpt_gym.errors import VPTGymError, WeightsError
 from vpt_gym.minestudio.architecture import unlike_vpt
@@ -165,6 +164,4 @@ def _another(kind: Kind, device: torch.device) -> str | None:
         return f"its net is a {type(kind.policy.net).__name__}, not MineStudio's MinecraftPolicy"
     if device.type not in {"cpu", "cuda"}:
         return f"vpt_gym's network runs on CPUs and CUDA GPUs, not on {device}"
-    if kind.frame_size != FRAME_SIZE:
-        return f"VPT reads frames of 128x128 pixels, but frame_size is {kind.frame_size}"
     return unlike_vpt(kind.policy.net)
