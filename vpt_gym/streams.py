@@ -120,21 +120,21 @@ def check_flags(flags: Flags, call: str, shape: tuple[int, ...]) -> Tensor:
     return torch.from_numpy(array.copy())
 
 
-def check_rows(rows: Sequence[int] | npt.NDArray[np.integer[Any]], num_envs: int) -> Tensor:
+def check_rows(rows: Sequence[int] | npt.NDArray[np.integer[Any]], num_envs: int, call: str = "step") -> Tensor:
     """The rows as int64 [n] on the CPU; raises ObservationError unless they are distinct rows of `num_envs`."""
     if isinstance(rows, Tensor):
         rows = rows.cpu().numpy()
     try:
         indices = np.asarray(rows)
     except ValueError as error:  # a ragged list
-        raise ObservationError(f"step: rows must be a list of whole numbers, not {rows!r}.") from error
+        raise ObservationError(f"{call}: rows must be a list of whole numbers, not {rows!r}.") from error
     if indices.ndim != 1 or not len(indices) or indices.dtype.kind not in "iu":
         raise ObservationError(
-            f"step: rows must be a list of whole numbers, not {rows!r}; turn a mask into rows with numpy.flatnonzero."
+            f"{call}: rows must be a list of whole numbers, not {rows!r}; turn a mask into rows with numpy.flatnonzero."
         )
     if indices.min() < 0 or indices.max() >= num_envs or len(np.unique(indices)) != len(indices):
         raise ObservationError(
-            f"step: rows must be distinct and between 0 and {num_envs - 1}, but {indices.tolist()} came."
+            f"{call}: rows must be distinct and between 0 and {num_envs - 1}, but {indices.tolist()} came."
         )
     return torch.from_numpy(indices.astype(np.int64))
 

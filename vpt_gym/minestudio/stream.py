@@ -57,7 +57,7 @@ class PolicyStream:
             VPTGymError: the policy takes no such condition.
             ObservationError: `rows` are not distinct rows of the N.
         """
-        chosen = range(self.num_envs) if rows is None else check_rows(rows, self.num_envs).tolist()
+        chosen = range(self.num_envs) if rows is None else check_rows(rows, self.num_envs, "set_condition").tolist()
         prepared = self.encoder.prepare_condition(condition)
         for row in chosen:
             self._wanted[row] = prepared
