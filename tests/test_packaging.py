@@ -22,7 +22,7 @@ from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).parents[1]
 
-OPTIONAL = {"minestudio", "sb3-contrib", "vizdoom"}
+OPTIONAL = {"minestudio", "psutil", "sb3-contrib", "vizdoom"}
 """Distributions that only an extra brings."""
 
 INDIRECT = {"tensorboard": "torch.utils.tensorboard, behind Stable-Baselines3's logger, imports it"}
