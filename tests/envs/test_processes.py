@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import importlib
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 import vpt_gym
 from tests.support.engine import MinecraftEngine
+from vpt_gym.errors import EnvironmentCrashed
 from vpt_gym.wrappers.workers import WorkerDiedError
 
 
@@ -33,6 +36,22 @@ def test_a_crash_in_a_worker_ends_the_others_with_a_sentence(
     told = capfd.readouterr().err
     assert told.count("EnvironmentCrashed: Minecraft") == 2, "each worker says what happened"
     assert [process for process in minecraft_engine.processes() if "java" in " ".join(process.cmdline())] == []
+
+
+def test_a_process_that_never_began_is_a_crash_too(
+    make: Any, minecraft_engine: MinecraftEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    env = make()
+    malmo = importlib.import_module("minestudio.simulator.minerl.env.malmo")
+
+    def no_process(*_: object, **__: object) -> None:
+        raise OSError("no process can be started")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(malmo.MinecraftInstance, "launch", no_process)
+        with pytest.raises(EnvironmentCrashed, match="OSError: no process can be started"):
+            env.reset(seed=0)
+    env.reset(seed=0)
 
 
 def test_the_command_line_trains_in_minecraft(minecraft_engine: MinecraftEngine, tmp_path: Path) -> None:

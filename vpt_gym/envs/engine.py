@@ -99,7 +99,8 @@ class Engine:
     @property
     def running(self) -> bool:
         """Whether the process is there."""
-        return self._instance is not None and self._instance.minecraft_process.poll() is None
+        process = None if self._instance is None else self._instance.minecraft_process
+        return process is not None and process.poll() is None
 
     @property
     def finished(self) -> bool:
