@@ -26,7 +26,7 @@ from vpt_gym.bench.pictures import Pictures, load_pictures
 from vpt_gym.bench.report import markdown
 from vpt_gym.bench.rounds import Budget, Turns
 from vpt_gym.cli.bench import batches
-from vpt_gym.encoder import VPTEncoder
+from vpt_gym.encoders.vpt import VPTEncoder
 from vpt_gym.running.files import write_atomically
 
 YOUNG_EVERY = 5

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 import vpt_gym
-from vpt_gym.encoder import VPTEncoder
+from vpt_gym.encoders.vpt import VPTEncoder
 from vpt_gym.running.files import check_writable, write_json
 from vpt_gym.running.machine import commit, hardware
 from vpt_gym.running.versions import versions

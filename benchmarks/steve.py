@@ -23,8 +23,8 @@ from vpt_gym.bench.minestudio import policy_options
 from vpt_gym.bench.pictures import Pictures, load_pictures
 from vpt_gym.bench.report import markdown
 from vpt_gym.config import PRESETS
-from vpt_gym.minestudio import encoder_from_policy
-from vpt_gym.minestudio.package import import_minestudio
+from vpt_gym.encoders.minestudio import encoder_from_policy
+from vpt_gym.encoders.minestudio.package import import_minestudio
 
 WARM_UP = 3
 MINECLIP = {

@@ -29,7 +29,7 @@ from shared import add_encoder, encoder_words, facts, folder, load, machine_word
 from vpt_gym.bench.pictures import load_pictures
 from vpt_gym.bench.prepared import PreparedVecEnv
 from vpt_gym.bench.report import markdown
-from vpt_gym.encoder import LatentStream, VPTEncoder
+from vpt_gym.encoders.vpt import LatentStream, VPTEncoder
 from vpt_gym.sb3 import VecVPTLatent
 
 WARM_UP = 5

@@ -11,7 +11,7 @@ from vpt_gym import envs  # registers vpt_gym/Minecraft-v0 with Gymnasium
 if TYPE_CHECKING:
     from vpt_gym import heads, minestudio, sb3, vector
     from vpt_gym.config import VPTConfig
-    from vpt_gym.encoder import LatentStream, VPTEncoder, load_encoder
+    from vpt_gym.encoders.vpt import LatentStream, VPTEncoder, load_encoder
     from vpt_gym.errors import VPTGymError
     from vpt_gym.wrappers.single import VPTLatentObservation
 
@@ -30,12 +30,12 @@ __all__ = [
 ]
 
 _HOMES = {
-    "LatentStream": "vpt_gym.encoder",
+    "LatentStream": "vpt_gym.encoders.vpt",
     "VPTConfig": "vpt_gym.config",
-    "VPTEncoder": "vpt_gym.encoder",
+    "VPTEncoder": "vpt_gym.encoders.vpt",
     "VPTGymError": "vpt_gym.errors",
     "VPTLatentObservation": "vpt_gym.wrappers.single",
-    "load_encoder": "vpt_gym.encoder",
+    "load_encoder": "vpt_gym.encoders.vpt",
 }
 
 try:

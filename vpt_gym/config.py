@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Final
 
-from vpt_gym.errors import VPTGymError, check_count
+from vpt_gym.checks import check_count
+from vpt_gym.errors import VPTGymError
 
 __all__ = ["FRAME_SIZE", "PRECISIONS", "PRESETS", "RELATION_RANK", "VPTConfig"]
 

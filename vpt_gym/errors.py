@@ -6,9 +6,7 @@ line prints such a message without a traceback; any other exception is a bug of 
 
 from __future__ import annotations
 
-from numbers import Integral
-
-__all__ = ["EnvironmentCrashed", "ObservationError", "ResetNeeded", "VPTGymError", "WeightsError", "check_count"]
+__all__ = ["EnvironmentCrashed", "ObservationError", "OptionError", "ResetNeeded", "VPTGymError", "WeightsError"]
 
 
 class VPTGymError(Exception):
@@ -26,15 +24,13 @@ class ObservationError(VPTGymError, ValueError):
     """An observation, an observation space or a mask is not what the encoder can take."""
 
 
+class OptionError(VPTGymError, ValueError):
+    """An argument or an option has a value that it cannot have."""
+
+
 class ResetNeeded(VPTGymError, RuntimeError):  # noqa: N818 - the name that Gymnasium gave it
     """`step` was called before the first `reset`."""
 
 
 class WeightsError(VPTGymError, ValueError):
     """A checkpoint cannot be found, trusted, read, or does not hold the network it claims to hold."""
-
-
-def check_count(name: str, value: object) -> None:
-    """Raises VPTGymError unless `value` is a positive whole number."""
-    if isinstance(value, bool) or not isinstance(value, Integral) or value < 1:
-        raise VPTGymError(f"{name} must be a positive whole number, not {value!r}.")

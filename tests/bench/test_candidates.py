@@ -13,8 +13,8 @@ from vpt_gym.bench.minestudio import MineStudioCandidate, minestudio_network
 from vpt_gym.bench.peak import SHAPES, Convolution
 from vpt_gym.bench.pictures import Pictures
 from vpt_gym.config import PRECISIONS, PRESETS
+from vpt_gym.encoders.minestudio.package import check_installed
 from vpt_gym.errors import VPTGymError
-from vpt_gym.minestudio.package import check_installed
 from vpt_gym.precision import DTYPES
 
 CPU = torch.device("cpu")

@@ -13,7 +13,7 @@ import pytest
 
 import vpt_gym.envs
 from vpt_gym.errors import VPTGymError
-from vpt_gym.wrappers.providers import check_registered, make_folder, qualified_id
+from vpt_gym.providers import check_registered, make_folder, qualified_id
 
 ROOT = Path(__file__).parents[2]
 
@@ -24,8 +24,8 @@ def test_an_import_registers_it_and_loads_nothing_heavy() -> None:
     command = [sys.executable, "-W", "error", "-c", f"{code}\n{report}"]
     done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT)
     entry_point, modules = json.loads(done.stdout)
-    assert entry_point == "vpt_gym.envs.minecraft:make_minecraft"
-    assert not {"torch", "minestudio", "gym", "stable_baselines3", "vpt_gym.envs.minecraft"} & set(modules)
+    assert entry_point == "vpt_gym.envs.minecraft.env:make_minecraft"
+    assert not {"torch", "minestudio", "gym", "stable_baselines3", "vpt_gym.envs.minecraft.env"} & set(modules)
 
 
 def test_importing_again_registers_nothing_twice() -> None:
@@ -35,7 +35,7 @@ def test_importing_again_registers_nothing_twice() -> None:
 
 def test_worker_processes_get_the_module_in_the_id(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[bool] = []
-    monkeypatch.setattr("vpt_gym.envs.engine.check_engine", lambda: asked.append(True))
+    monkeypatch.setattr("vpt_gym.envs.minecraft.engine.check_engine", lambda: asked.append(True))
     env_id = qualified_id("vpt_gym/Minecraft-v0")
     assert env_id == "vpt_gym.envs:vpt_gym/Minecraft-v0"
     assert asked == [True], "a missing engine is found out here, not in each worker"

@@ -11,13 +11,13 @@ import numpy as np
 import pytest
 import torch
 
-import vpt_gym.encoder
+import vpt_gym.encoders.protocol
+import vpt_gym.encoders.vpt
 import vpt_gym.frames
-import vpt_gym.streams
 from tests.support.frames import MinecraftVideos
 from tests.support.minestudio import minecraft_policy
 from tests.support.network import encoder_like
-from vpt_gym.encoder import VPTEncoder
+from vpt_gym.encoders.vpt import VPTEncoder
 from vpt_gym.nn import attention, cnn, state
 
 pytestmark = pytest.mark.minestudio
@@ -70,7 +70,7 @@ def method(
 
 def area_resize(patch: pytest.MonkeyPatch) -> None:
     wrong = mutated(vpt_gym.frames, "interpolation=cv2.INTER_LINEAR", "interpolation=cv2.INTER_AREA")["resize"]
-    patch.setattr(vpt_gym.streams, "resize", wrong)
+    patch.setattr(vpt_gym.encoders.protocol, "resize", wrong)
 
 
 FAULTS: dict[str, Callable[[pytest.MonkeyPatch], None]] = {

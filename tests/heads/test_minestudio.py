@@ -21,9 +21,9 @@ from tests.support.frames import MinecraftVideos
 from tests.support.minestudio import import_minestudio_models, randomise
 from tests.support.network import SMALL
 from tests.weights.checkpoints import policy_kwargs
-from vpt_gym.encoder import VPTEncoder
+from vpt_gym.encoders.minestudio import encoder_from_policy
+from vpt_gym.encoders.vpt import VPTEncoder
 from vpt_gym.heads import PretrainedHeadPolicy, VPTHeads, modules
-from vpt_gym.minestudio import encoder_from_policy
 
 pytestmark = pytest.mark.minestudio
 

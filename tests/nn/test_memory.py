@@ -11,7 +11,7 @@ import torch
 
 from tests.support.network import encoder_of, random_net
 from tests.support.scripted import quick_encoder
-from vpt_gym.encoder import VPTEncoder
+from vpt_gym.encoders.vpt import VPTEncoder
 from vpt_gym.nn import Memory, VPTNet
 
 TOLERANCE = 1e-4

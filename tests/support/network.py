@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from vpt_gym.config import PRESETS, VPTConfig
-from vpt_gym.encoder import LoadedWeights, VPTEncoder
+from vpt_gym.encoders.vpt import LoadedWeights, VPTEncoder
 from vpt_gym.nn import VPTNet, accelerate
 from vpt_gym.weights import LoadReport, table
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from tests.support.network import SMALL, encoder_of, random_net
-from vpt_gym.encoder import VPTEncoder
+from vpt_gym.encoders.vpt import VPTEncoder
 
 __all__ = ["ScriptedEnv", "lengths_of", "quick_encoder", "scripted"]
 

@@ -1,16 +1,15 @@
 from __future__ import annotations
 
-from types import MappingProxyType
 from typing import Any
 
 import pytest
 
 from tests.training.pixel_env import ENV_ID
+from vpt_gym import providers
 from vpt_gym.errors import VPTGymError
+from vpt_gym.providers import Provider, qualified_id
 from vpt_gym.training import TrainingConfig
 from vpt_gym.training.environments import check_env
-from vpt_gym.wrappers import providers
-from vpt_gym.wrappers.providers import Provider, qualified_id
 
 
 def config(env_id: str = ENV_ID, **changes: Any) -> TrainingConfig:
@@ -34,7 +33,7 @@ def test_vizdoom_ids_carry_their_module() -> None:
 
 def test_a_missing_package_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     absent = Provider("absent_package.gymnasium_wrapper", "pip install 'vpt-gym[vizdoom]'", "_none")
-    monkeypatch.setattr(providers, "PROVIDERS", MappingProxyType({"Vizdoom": absent}))
+    monkeypatch.setitem(providers._providers, "Vizdoom", absent)
     with pytest.raises(
         VPTGymError, match=r"absent_package, which is not installed; run: pip install 'vpt-gym\[vizdoom\]'"
     ):

@@ -14,10 +14,10 @@ from stable_baselines3 import PPO
 
 from tests.training.pixel_env import ENV_ID
 from vpt_gym.errors import VPTGymError
+from vpt_gym.rollout.workers import WorkerDiedError
 from vpt_gym.training import Facts, Progress, Reporter, Score, TrainingConfig
 from vpt_gym.training.evaluate import evaluate
 from vpt_gym.training.train import TrainingResult, train
-from vpt_gym.wrappers.workers import WorkerDiedError
 
 
 def film_seconds(film: Image.Image) -> float:

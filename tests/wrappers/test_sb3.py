@@ -24,10 +24,10 @@ from stable_baselines3.common.vec_env import (
 import vpt_gym
 import vpt_gym.sb3
 from tests.support.scripted import ScriptedEnv, quick_encoder, scripted
-from vpt_gym.encoder import VPTEncoder
+from vpt_gym.encoders.vpt import VPTEncoder
 from vpt_gym.errors import ObservationError, ResetNeeded, VPTGymError
+from vpt_gym.rollout.workers import WorkerVecEnv
 from vpt_gym.sb3 import VecVPTLatent, make_latent_vec_env
-from vpt_gym.wrappers.workers import WorkerVecEnv
 
 STEPS = 1000
 TOLERANCE = 1e-4

@@ -18,7 +18,7 @@ from stable_baselines3.common.vec_env import DummyVecEnv
 
 import vpt_gym
 from tests.support.scripted import ScriptedEnv, quick_encoder
-from vpt_gym.encoder import VPTEncoder
+from vpt_gym.encoders.vpt import VPTEncoder
 from vpt_gym.errors import ObservationError, ResetNeeded, VPTGymError
 from vpt_gym.sb3 import VecVPTLatent
 from vpt_gym.wrappers.resize import ResizeFrame

@@ -14,7 +14,7 @@ from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv
 import vpt_gym
 from tests.support.network import encoder_of, random_net
 from tests.support.scripted import ScriptedEnv, quick_encoder, scripted
-from vpt_gym.encoder import VPTEncoder
+from vpt_gym.encoders.vpt import VPTEncoder
 from vpt_gym.errors import ObservationError, ResetNeeded
 
 STEPS = 1000

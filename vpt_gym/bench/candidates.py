@@ -12,7 +12,7 @@ import numpy.typing as npt
 import torch
 
 from vpt_gym.bench.pictures import Frames, Pictures
-from vpt_gym.encoder import LatentStream, VPTEncoder
+from vpt_gym.encoders.vpt import LatentStream, VPTEncoder
 
 __all__ = ["Candidate", "OwnCandidate", "Running", "frames_in_turn", "measured_open", "native_bfloat16", "stepper"]
 

@@ -11,7 +11,7 @@ import torch
 from vpt_gym.bench.candidates import Running, frames_in_turn
 from vpt_gym.bench.pictures import Pictures
 from vpt_gym.config import VPTConfig
-from vpt_gym.minestudio.package import import_minestudio
+from vpt_gym.encoders.minestudio.package import import_minestudio
 
 __all__ = ["MineStudioCandidate", "minestudio_network", "policy_options"]
 

@@ -20,7 +20,7 @@ from vpt_gym.bench.pictures import Pictures, load_pictures
 from vpt_gym.bench.plan import Plan
 from vpt_gym.bench.rounds import Budget, Turns
 from vpt_gym.bench.samples import Times
-from vpt_gym.encoder import VPTEncoder, load_encoder
+from vpt_gym.encoders.vpt import VPTEncoder, load_encoder
 from vpt_gym.running.machine import commit, cpu_flags, hardware
 from vpt_gym.running.stopping import Stopped, StopSignal
 from vpt_gym.running.versions import versions
@@ -38,7 +38,7 @@ def prepare(plan: Plan) -> Pictures:
         VPTGymError: a rival is not installed, or a video cannot be read.
     """
     if any(name.startswith("minestudio") for name in plan.rivals):
-        from vpt_gym.minestudio.package import check_installed
+        from vpt_gym.encoders.minestudio.package import check_installed
 
         check_installed("--against minestudio")
     return load_pictures(plan.videos)

@@ -1,10 +1,12 @@
-"""The ids under which `gymnasium.make` finds this package's environments."""
+"""The ids under which `gymnasium.make` finds this package's environments, and the packages whose ids it knows."""
 
 from __future__ import annotations
 
 from typing import Final
 
 import gymnasium as gym
+
+from vpt_gym.providers import Provider, register_provider
 
 __all__ = ["MINECRAFT", "register_environments"]
 
@@ -20,9 +22,19 @@ def register_environments() -> None:
     if MINECRAFT not in gym.registry:
         gym.register(
             MINECRAFT,
-            entry_point="vpt_gym.envs.minecraft:make_minecraft",
+            entry_point="vpt_gym.envs.minecraft.env:make_minecraft",
             # The same seed opens the same world, but its animals and its weather go their own ways.
             nondeterministic=True,
             # Gymnasium 1.4's checker fails at the first step if the first reset raised, and a game may fail to come up.
             disable_env_checker=True,
         )
+    register_provider("vpt_gym/Minecraft", Provider("vpt_gym.envs", check=_check_minecraft))
+    register_provider(
+        "Vizdoom", Provider("vizdoom.gymnasium_wrapper", "pip install 'vpt-gym[vizdoom]'", folder="_vizdoom")
+    )
+
+
+def _check_minecraft() -> None:
+    from vpt_gym.envs.minecraft.engine import check_engine  # behind it lies torch, which registering need not wait for
+
+    check_engine()

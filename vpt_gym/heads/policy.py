@@ -13,7 +13,8 @@ from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.type_aliases import PyTorchObs, Schedule
 from torch import Tensor
 
-from vpt_gym.errors import VPTGymError, check_count
+from vpt_gym.checks import check_count
+from vpt_gym.errors import VPTGymError
 from vpt_gym.heads.modules import ActionHead, Adapters, ValueHead
 from vpt_gym.weights.heads import VPTHeads
 

@@ -11,9 +11,9 @@ from gymnasium import spaces
 
 from vpt_gym.errors import VPTGymError
 from vpt_gym.frames import find_frames
+from vpt_gym.providers import qualified_id
 from vpt_gym.training.config import ALGORITHMS, TrainingConfig
 from vpt_gym.wrappers.observations import check_keep
-from vpt_gym.wrappers.providers import qualified_id
 
 __all__ = ["EnvFacts", "check_env"]
 

@@ -9,10 +9,11 @@ from typing import Any
 
 import torch
 
-from vpt_gym.encoder import VPTEncoder, load_encoder
+from vpt_gym.encoders.vpt import VPTEncoder, load_encoder
 from vpt_gym.errors import VPTGymError
+from vpt_gym.rollout.make import make_latent_vec_env
+from vpt_gym.rollout.workers import WorkerDiedError, WorkerVecEnv
 from vpt_gym.running.stopping import Stopped, StopSignal
-from vpt_gym.sb3 import make_latent_vec_env
 from vpt_gym.training.algorithms import load_model, load_statistics
 from vpt_gym.training.config import EVALUATION_SEED, TrainingConfig, check_seed
 from vpt_gym.training.environments import check_env
@@ -21,7 +22,6 @@ from vpt_gym.training.playing import play_model
 from vpt_gym.training.report import Facts, Reporter, Score
 from vpt_gym.training.train import describe_encoder, encoder_words
 from vpt_gym.training.video import EpisodeRecorder
-from vpt_gym.wrappers.workers import WorkerDiedError, WorkerVecEnv
 
 __all__ = ["EvaluationResult", "evaluate"]
 

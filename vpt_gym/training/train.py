@@ -12,11 +12,12 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.logger import CSVOutputFormat, Logger, TensorBoardOutputFormat
 from stable_baselines3.common.vec_env import VecNormalize
 
-from vpt_gym.encoder import VPTEncoder, load_encoder
+from vpt_gym.encoders.vpt import VPTEncoder, load_encoder
+from vpt_gym.rollout.make import make_latent_vec_env
+from vpt_gym.rollout.workers import WorkerDiedError, WorkerVecEnv
 from vpt_gym.running.files import write_atomically
 from vpt_gym.running.stopping import Stopped, StopSignal
 from vpt_gym.running.versions import versions
-from vpt_gym.sb3 import VecVPTLatent, make_latent_vec_env
 from vpt_gym.training.algorithms import build_model, normalized
 from vpt_gym.training.callback import TrainingCallback
 from vpt_gym.training.config import ALGORITHMS, EVALUATION_SEED, TrainingConfig
@@ -26,7 +27,7 @@ from vpt_gym.training.playing import play_model, play_random
 from vpt_gym.training.plot import learning_curve
 from vpt_gym.training.report import Facts, Reporter, Score
 from vpt_gym.training.video import EpisodeRecorder
-from vpt_gym.wrappers.workers import WorkerDiedError, WorkerVecEnv
+from vpt_gym.wrappers.sb3 import VecVPTLatent
 
 __all__ = ["TrainingResult", "describe_encoder", "encoder_words", "train"]
 

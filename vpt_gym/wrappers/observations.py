@@ -10,10 +10,10 @@ import gymnasium as gym
 import numpy as np
 import numpy.typing as npt
 
-from vpt_gym.encoder import load_encoder
+from vpt_gym.encoders.protocol import Encoder
+from vpt_gym.encoders.vpt import load_encoder
 from vpt_gym.errors import ObservationError, VPTGymError
 from vpt_gym.frames import find_frames
-from vpt_gym.streams import Encoder
 
 __all__ = [
     "LATENT",

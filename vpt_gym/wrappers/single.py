@@ -8,8 +8,8 @@ from typing import Any, SupportsFloat
 import gymnasium as gym
 import numpy as np
 
+from vpt_gym.encoders.protocol import Encoder, Stream
 from vpt_gym.errors import ObservationError, ResetNeeded
-from vpt_gym.streams import Encoder, Stream
 from vpt_gym.wrappers.observations import LatentObservations, as_encoder, check_kind, owner_of
 
 __all__ = ["VPTLatentObservation"]

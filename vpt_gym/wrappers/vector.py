@@ -10,8 +10,8 @@ import numpy.typing as npt
 from gymnasium.vector import AutoresetMode, VectorEnv, VectorWrapper
 from gymnasium.vector.utils import batch_space
 
+from vpt_gym.encoders.protocol import Encoder, Stream
 from vpt_gym.errors import ObservationError, ResetNeeded
-from vpt_gym.streams import Encoder, Stream
 from vpt_gym.wrappers.observations import (
     LatentObservations,
     Latents,

@@ -1,0 +1,94 @@
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import gymnasium as gym
+import numpy as np
+import pytest
+
+from tests.training.pixel_env import LightEnv
+from vpt_gym.rollout.workers import WorkerDiedError, WorkerVecEnv
+
+
+class Telling(gym.Wrapper):  # type: ignore[type-arg]
+    """Says whether its process could hear Ctrl-C, and can be told to die."""
+
+    def deaf(self) -> bool:
+        return signal.SIGINT in signal.pthread_sigmask(signal.SIG_BLOCK, set())
+
+    def pid(self) -> int:
+        return os.getpid()
+
+    def mark_closing(self, path: Path) -> None:
+        self.closing = path
+
+    def close(self) -> None:
+        if hasattr(self, "closing"):
+            self.closing.touch()
+        super().close()
+
+
+@pytest.fixture
+def venv() -> Iterator[WorkerVecEnv]:
+    made = WorkerVecEnv([lambda: Telling(LightEnv(die_after=3))] * 2)
+    yield made
+    made.close()
+
+
+def test_starting_workers_leaves_the_parents_ears_alone() -> None:
+    before = signal.getsignal(signal.SIGINT)
+    WorkerVecEnv([LightEnv]).close()
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_ctrl_c_while_workers_start_is_not_lost() -> None:
+    """It ends the start when that is through, and the workers with it."""
+    previous = signal.signal(signal.SIGINT, signal.default_int_handler)  # whoever runs the tests may be deaf
+    before = set(multiprocessing.active_children())
+    parent = os.getpid()
+
+    def interrupted() -> LightEnv:
+        os.kill(parent, signal.SIGINT)
+        return LightEnv()
+
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            WorkerVecEnv([interrupted, LightEnv])
+    finally:
+        signal.signal(signal.SIGINT, previous)
+    assert set(multiprocessing.active_children()) <= before
+
+
+def test_workers_are_deaf_and_die_with_a_sentence(venv: WorkerVecEnv) -> None:
+    assert venv.env_method("deaf") == [True, True]
+    venv.reset()
+    for pid in venv.env_method("pid"):
+        os.kill(pid, signal.SIGINT)
+    for _ in range(2):
+        venv.step(np.zeros(2, int))
+    with pytest.raises(WorkerDiedError, match="number 0: exit code 3"):
+        venv.step(np.zeros(2, int))
+    venv.close()
+    assert not any(process.is_alive() for process in venv.processes)
+
+
+def test_closing_in_the_middle_of_a_step_ends_every_worker(venv: WorkerVecEnv) -> None:
+    venv.reset()
+    venv.step_async(np.zeros(2, int))
+    venv.close()
+    venv.close()
+    assert not set(venv.processes) & set(multiprocessing.active_children())
+
+
+def test_sigterm_closes_the_env(venv: WorkerVecEnv, tmp_path: Path) -> None:
+    for i in range(2):
+        venv.env_method("mark_closing", tmp_path / str(i), indices=i)
+    for process in venv.processes:
+        process.terminate()
+        process.join()
+    assert [process.exitcode for process in venv.processes] == [143, 143]
+    assert {path.name for path in tmp_path.iterdir()} == {"0", "1"}

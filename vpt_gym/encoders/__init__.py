@@ -1,0 +1,1 @@
+"""What turns frames into latents: the protocol that every encoder keeps to, and the kinds of encoder that there are."""
