@@ -12,7 +12,8 @@ import numpy.typing as npt
 import torch
 
 from vpt_gym.bench.pictures import Frames, Pictures
-from vpt_gym.encoders.vpt import LatentStream, VPTEncoder
+from vpt_gym.encoders.stream import LatentStream
+from vpt_gym.encoders.vpt import VPTEncoder
 
 __all__ = ["Candidate", "OwnCandidate", "Running", "frames_in_turn", "measured_open", "native_bfloat16", "stepper"]
 
@@ -61,7 +62,7 @@ class OwnCandidate:
     def __init__(self, encoder: VPTEncoder) -> None:
         self.encoder = encoder
         self.name = encoder.precision
-        self.words = encoder.path
+        self.words = encoder.backend
         self.peak = encoder.precision
         self.device = encoder.device
 
@@ -97,7 +98,7 @@ def fill_ring(stream: LatentStream) -> None:
     for tensor in state.values():
         if isinstance(tensor, torch.Tensor) and tensor.is_floating_point():
             tensor.normal_()
-    state["seen_b"].fill_(stream.encoder.config.memory)
+    state["seen_b"].fill_(stream.network.net.config.memory)
     stream.load_state_dict(state)
 
 

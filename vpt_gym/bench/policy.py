@@ -17,7 +17,8 @@ from torch import Tensor
 
 from vpt_gym.bench.pictures import Pictures
 from vpt_gym.bench.prepared import PreparedVecEnv
-from vpt_gym.encoders.vpt import LatentStream, VPTEncoder
+from vpt_gym.encoders.stream import LatentStream
+from vpt_gym.encoders.vpt import VPTEncoder
 from vpt_gym.wrappers.sb3 import VecVPTLatent
 
 __all__ = ["N_ENVS", "N_EPOCHS", "ExtractorOfFrames", "compare_iterations"]

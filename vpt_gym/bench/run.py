@@ -20,7 +20,8 @@ from vpt_gym.bench.pictures import Pictures, load_pictures
 from vpt_gym.bench.plan import Plan
 from vpt_gym.bench.rounds import Budget, Turns
 from vpt_gym.bench.samples import Times
-from vpt_gym.encoders.vpt import VPTEncoder, load_encoder
+from vpt_gym.encoders import load_encoder
+from vpt_gym.encoders.vpt import VPTEncoder
 from vpt_gym.running.machine import commit, cpu_flags, hardware
 from vpt_gym.running.stopping import Stopped, StopSignal
 from vpt_gym.running.versions import versions
