@@ -121,7 +121,7 @@ def test_fast_equals_defined_over_a_wrapped_ring() -> None:
     slow, fast = encoder_of(random_net()), encoder_of(random_net(), fast=True)
     assert "Winograd" in fast.path
     # Frames are compared below, against float64; here they are the same, so that nothing but the memory can differ.
-    slow._net.cnn = fast._net.cnn
+    slow.network.net.cnn = fast.network.net.cnn
     generator = np.random.default_rng(5)
     one, two = slow.stream(3), fast.stream(3)
     for step in range(300):
@@ -209,7 +209,7 @@ def test_torchs_defaults_change_nothing() -> None:
     finally:
         torch.set_default_device(None)
         torch.set_default_dtype(torch.float32)
-    assert encoder.path != "torch's own operators"
+    assert encoder.backend != "torch's own operators"
     assert torch.equal(found, expected)
 
 
