@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import functools
 import json
 import os
 import signal
@@ -11,6 +12,7 @@ import pytest
 
 import vpt_gym
 from tests.bench.strangers import Stranger
+from vpt_gym.bench.pictures import load_pictures
 from vpt_gym.bench.plan import Plan
 from vpt_gym.bench.report import heading, tables
 from vpt_gym.bench.run import Bench
@@ -26,6 +28,15 @@ PLAN = Plan(
     accuracy_steps=8,
     threads=1,
 )
+
+
+read_once = functools.cache(load_pictures)
+"""Videos take longer to read than all that is measured here."""
+
+
+@pytest.fixture(autouse=True)
+def pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(vpt_gym.bench.run, "load_pictures", read_once)
 
 
 @pytest.fixture(scope="module")
