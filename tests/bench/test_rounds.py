@@ -81,31 +81,31 @@ def test_drift_hits_all_alike() -> None:
 def test_what_was_measured_before_a_stop_is_kept() -> None:
     machine, times = Machine(), Times()
 
-    def check() -> None:
+    def tick(share: float) -> None:
         if len(machine.order) == 9:
             raise Stopped
 
     with pytest.raises(Stopped):
-        take_turns({name: (machine.step(name, 1.0), 10.0) for name in "ab"}, times, check=check, clock=machine.clock)
+        take_turns({name: (machine.step(name, 1.0), 10.0) for name in "ab"}, times, tick=tick, clock=machine.clock)
     assert steps(times) == {"a": 1, "b": 2}
 
 
 def test_a_candidate_without_a_turn_has_no_times() -> None:
     machine, times = Machine(), Times()
 
-    def check() -> None:
+    def tick(share: float) -> None:
         if len(machine.order) == 6:
             raise Stopped
 
     with pytest.raises(Stopped):
-        take_turns({name: (machine.step(name, 1.0), 10.0) for name in "ab"}, times, check=check, clock=machine.clock)
+        take_turns({name: (machine.step(name, 1.0), 10.0) for name in "ab"}, times, tick=tick, clock=machine.clock)
     assert times == {}
 
 
 def test_progress_ends_at_one() -> None:
     machine, shares = Machine(), list[float]()
-    take_turns({"a": (machine.step("a", 1.0), 4.0)}, {}, progress=shares.append, clock=machine.clock)
-    assert shares == pytest.approx([0.2, 0.4, 0.6, 0.8, 1.0])
+    take_turns({"a": (machine.step("a", 1.0), 4.0)}, {}, tick=shares.append, clock=machine.clock)
+    assert shares == pytest.approx([0.0] * 3 + [0.2, 0.4, 0.6, 0.8, 1.0])
 
 
 def test_nothing_to_measure_takes_no_time() -> None:

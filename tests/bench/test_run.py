@@ -44,7 +44,10 @@ def record() -> dict[str, Any]:
     bench = Bench(PLAN)
     seen: list[tuple[str, float]] = []
     assert bench.run(lambda what, share: seen.append((what, share)))
-    assert [what for what, share in seen if share == 1] == ["batch 1", "batch 2", "accuracy"]
+    assert list(dict.fromkeys(what for what, _ in seen)) == ["batch 1", "batch 2", "accuracy"]
+    for what in ("batch 1", "batch 2", "accuracy"):
+        shares = [share for each, share in seen if each == what]
+        assert shares == sorted(shares)
     return bench.record
 
 

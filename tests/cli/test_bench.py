@@ -48,7 +48,7 @@ def test_an_interrupted_run_says_so_and_exits_130(tmp_path: Path) -> None:
         "import os, signal, sys\n"
         "from vpt_gym.bench.run import Bench\n"
         "from vpt_gym.cli.main import main\n"
-        "Bench._accuracy = lambda *_: (os.kill(os.getpid(), signal.SIGINT), _[1]())\n"
+        "Bench._accuracy = lambda *_: (os.kill(os.getpid(), signal.SIGINT), _[1](0.0))\n"
         f"sys.exit(main({[*SHORT, '--precision', 'float32', '--json', str(target)]}))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -11,6 +10,7 @@ import numpy.typing as npt
 
 from vpt_gym.bench.pictures import Pictures
 from vpt_gym.encoders.protocol import Stream
+from vpt_gym.errors import VPTGymError
 
 __all__ = ["ROWS", "compare"]
 
@@ -29,42 +29,38 @@ def compare(
     others: Mapping[str, Stream],
     pictures: Pictures,
     steps: int,
-    *,
-    check: Callable[[], None] = lambda: None,
-    progress: Callable[[float], None] = lambda _: None,
+    tick: Callable[[float], None] = lambda _: None,
 ) -> dict[str, dict[str, Any]]:
-    """Steps streams of two rows through the same frames, a video for each row, and the same resets; 4 steps at least.
-
-    The error of one latent is the length of its difference from float32's over the length of float32's.
+    """Steps streams of two rows through the same frames, a video for each row, and the same resets.
 
     Args:
         reference: float32's.
         others: name to stream.
         pictures: the frames.
-        steps: of each row.
-        check: called before every step; what it raises ends the comparison.
-        progress: told after every step which share is done.
+        steps: of each row, 4 at least.
+        tick: told before every step which share is done, 0 to 1; what it raises ends the comparison.
 
     Returns:
-        For each name, for the JSON (which has no word for what is not finite: such numbers become text, `nan` or `inf`):
-        `steps` of each row and `resets` among all frames; `cosine_min`, `cosine_median`, `error_median` over all latents and
-        `max_abs`, the largest difference of two numbers; the median error in each of the `quarters` of the time, and `by_age`,
-        of frames so long after a reset; `growth_over_time` and `growth_since_reset`, the last of these over the first: about 1
-        when errors do not add up.
+        For each name, JSON values over all latents. An error is the length of a difference over that of float32's latent;
+        `quarters` has its medians over time, `by_age` over the frames since a reset, and the two `growth` are the last of
+        these over the first, about 1 when errors do not add up; None when there is no first error.
+
+    Raises:
+        VPTGymError: latents are not finite.
     """
-    assert steps >= 4, steps
     first_tb = np.random.default_rng(0).random((steps, ROWS)) < 1 / RESETS_EVERY
     first_tb[:, 0] = False
     first_tb[0] = True
     wanted_tbd: list[Latents] = []
     got: dict[str, list[Latents]] = {name: [] for name in others}
     for step in range(steps):
-        check()
+        tick(step / steps)
         frames = pictures.frames(ROWS, step)
         wanted_tbd.append(reference.step(frames, first_tb[step]).cpu().numpy())
         for name, stream in others.items():
             got[name].append(stream.step(frames, first_tb[step]).cpu().numpy())
-        progress((step + 1) / steps)
+            if not np.isfinite([got[name][-1], wanted_tbd[-1]]).all():
+                raise VPTGymError(f"Latents in {name} or float32 are not finite at step {step}: look at the weights.")
     return {name: _judge(np.stack(wanted_tbd), np.stack(got_tbd), first_tb) for name, got_tbd in got.items()}
 
 
@@ -82,7 +78,8 @@ def _judge(wanted_tbd: Latents, got_tbd: Latents, first_tb: npt.NDArray[np.bool_
         inside = (age_tb >= least) & (age_tb <= (most or np.inf))
         if inside.any():
             by_age[f"{least}-{most}" if most else f"{least}+"] = float(np.median(error[inside]))
-    found: dict[str, Any] = {
+    oldest, youngest = list(by_age.values())[-1], by_age["1-8"]
+    return {
         "steps": len(first_tb),
         "resets": int(first_tb.sum()),
         "cosine_min": float(cosine.min()),
@@ -91,22 +88,6 @@ def _judge(wanted_tbd: Latents, got_tbd: Latents, first_tb: npt.NDArray[np.bool_
         "error_median": float(np.median(error)),
         "quarters": quarters,
         "by_age": by_age,
-        "growth_over_time": _growth(quarters),
-        "growth_since_reset": _growth(list(by_age.values())),
+        "growth_over_time": quarters[-1] / quarters[0] if quarters[0] else None,
+        "growth_since_reset": oldest / youngest if youngest else None,
     }
-    finite: dict[str, Any] = _in_json(found)
-    return finite
-
-
-def _in_json(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {name: _in_json(one) for name, one in value.items()}
-    if isinstance(value, list):
-        return [_in_json(one) for one in value]
-    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def _growth(errors: list[float]) -> float:
-    if errors[0] == 0:
-        return 1.0 if errors[-1] == 0 else math.inf
-    return errors[-1] / errors[0]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -13,25 +13,10 @@ from vpt_gym.bench.pictures import Frames, Pictures
 from vpt_gym.bench.rounds import Step
 from vpt_gym.encoders.protocol import Encoder, Stream
 
-__all__ = ["Candidate", "Opened", "fill_memory", "frames_in_turn", "measured_open", "of_encoder"]
+__all__ = ["Candidate", "fill_memory", "frames_in_turn", "measured_open", "of_encoder"]
 
 BATCHES_KEPT = 4
 """Different batches of frames that a measurement walks through again and again."""
-
-
-@dataclass(frozen=True)
-class Opened:
-    """A candidate with a number of episodes, whose memory is full.
-
-    Attributes:
-        step: uint8 frames in host memory to float32 latents in host memory, for every episode.
-        state_bytes: of memory between steps, for each episode.
-        device_bytes: of CUDA memory that opening it and its first steps took and kept, for each episode; None on a CPU.
-    """
-
-    step: Step
-    state_bytes: float
-    device_bytes: float | None = None
 
 
 @dataclass(frozen=True)
@@ -42,35 +27,34 @@ class Candidate:
         words: how it computes, in a line.
         peak: the precision whose convolutions are its limit.
         device: where it runs.
-        open: called with a number of episodes.
+        open: given a number of episodes, makes their memory, full: the step of them all, from uint8 frames to float32 latents
+            in host memory, and the bytes that one episode keeps between steps.
     """
 
     words: str
     peak: str
     device: torch.device
-    open: Callable[[int, Pictures], Opened]
+    open: Callable[[int, Pictures], tuple[Step, float]]
 
 
 def of_encoder(encoder: Encoder) -> Candidate:
     """An encoder, stepped as the wrappers step it."""
 
-    def open_rows(batch: int, pictures: Pictures) -> Opened:
+    def open_rows(batch: int, pictures: Pictures) -> tuple[Step, float]:
         stream, facts = encoder.stream(batch), encoder.describe()
         if facts["kind"] == "vpt":
             fill_memory(stream, facts["architecture"]["memory"])
         next_frames, first = frames_in_turn(pictures, batch), np.zeros(batch, np.bool_)
         one, two = (encoder.stream(rows).state_dict().values() for rows in (1, 2))
-        state_bytes = sum(getattr(x, "nbytes", 0) for x in two) - sum(getattr(x, "nbytes", 0) for x in one)
-        return Opened(lambda: stream.step(next_frames(), first).cpu().numpy(), state_bytes)
+        more = sum(getattr(value, "nbytes", 0) for value in two) - sum(getattr(value, "nbytes", 0) for value in one)
+        return lambda: stream.step(next_frames(), first).cpu().numpy(), more
 
     return Candidate(encoder.backend, encoder.precision, encoder.device, open_rows)
 
 
 def fill_memory(stream: Stream, frames: int) -> None:
-    """Puts noise into the whole ring and says that it was seen, in place of `frames` steps that would take minutes.
-
-    The time of a step does not depend on what the ring holds; it might, in some implementation, on how much it holds.
-    """
+    """Puts noise into VPT's whole ring and says that it was seen, in place of `frames` steps that would take minutes."""
+    # The time of a step does not depend on what the ring holds; it might, in some implementation, on how much it holds.
     state = stream.state_dict()
     for tensor in state.values():
         if isinstance(tensor, torch.Tensor) and tensor.is_floating_point():
@@ -85,15 +69,15 @@ def frames_in_turn(pictures: Pictures, batch: int) -> Callable[[], Frames]:
     return lambda: next(turn)
 
 
-def measured_open(candidate: Candidate, batch: int, pictures: Pictures) -> Opened:
-    """Opens a candidate; on CUDA, also finds out how much memory it takes and keeps."""
+def measured_open(candidate: Candidate, batch: int, pictures: Pictures) -> tuple[Step, float, float | None]:
+    """Opens a candidate; a third value is the CUDA memory that each episode took and kept, None on a CPU."""
     if candidate.device.type != "cuda":
-        return candidate.open(batch, pictures)
+        return *candidate.open(batch, pictures), None
     before = _reserved(candidate.device)
-    opened = candidate.open(batch, pictures)
+    step, state_bytes = candidate.open(batch, pictures)
     for _ in range(2):  # a CUDA graph is captured at the second step
-        opened.step()
-    return replace(opened, device_bytes=(_reserved(candidate.device) - before) / batch)
+        step()
+    return step, state_bytes, (_reserved(candidate.device) - before) / batch
 
 
 def _reserved(device: torch.device) -> int:

@@ -7,8 +7,9 @@ from typing import Any
 
 import torch
 
-from vpt_gym.bench.candidates import Candidate, Opened, frames_in_turn
+from vpt_gym.bench.candidates import Candidate, frames_in_turn
 from vpt_gym.bench.pictures import Pictures
+from vpt_gym.bench.rounds import Step
 from vpt_gym.config import FRAME_SIZE, VPTConfig
 from vpt_gym.encoders.minestudio.package import import_minestudio
 
@@ -22,7 +23,7 @@ def of_minestudio(network: torch.nn.Module, device: torch.device, *, autocast: b
     `torch.autocast` to bfloat16, the only lower precision that works in it.
     """
 
-    def open_rows(batch: int, pictures: Pictures) -> Opened:
+    def open_rows(batch: int, pictures: Pictures) -> tuple[Step, float]:
         # Its cache is as long from the first step on as ever after, so nothing needs filling.
         state: list[torch.Tensor] = [tensor.to(device) for tensor in network.initial_state(batch)]  # type: ignore[operator]
         next_frames = frames_in_turn(pictures, batch)
@@ -35,7 +36,7 @@ def of_minestudio(network: torch.nn.Module, device: torch.device, *, autocast: b
                 (latent, _), state = network({"image": frames}, state, context={"first": first})
             return latent[:, 0].float().cpu().numpy()
 
-        return Opened(step, sum(tensor.nbytes for tensor in state) / batch)
+        return step, sum(tensor.nbytes for tensor in state) / batch
 
     arithmetic = "autocast to bfloat16" if autocast else "float32, torch's defaults"
     peak = "bfloat16" if autocast else "tf32" if device.type == "cuda" else "float32"

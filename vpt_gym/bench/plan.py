@@ -14,20 +14,7 @@ RIVALS: Final = ("minestudio", "minestudio-bf16")
 
 @dataclass(frozen=True)
 class Plan:
-    """What a run measures.
-
-    Attributes:
-        encoder: a source for `load_encoder`.
-        encoder_options: options for `load_encoder`, of the source's kind.
-        batches: environments stepped together, one block of measurements each.
-        precisions: values of the encoder's option `precision`; None for float32, what it chooses itself, and bfloat16 where
-            the hardware has it; or for its only one.
-        rivals: names from `RIVALS`.
-        seconds: measured time of each candidate at each batch size; three steps at least.
-        accuracy_steps: frames of each row in the comparison of latents; 0 leaves it out.
-        videos: files to measure on; without any, MineStudio's recordings or synthetic pictures.
-        threads: of torch; None leaves them as they are.
-    """
+    """What a run measures: the options of `vpt-gym bench`, whose help says what they are and what None stands for."""
 
     encoder: str = "random:2x"
     encoder_options: dict[str, Any] = field(default_factory=dict)

@@ -68,8 +68,9 @@ def tables(record: dict[str, Any]) -> str:
         one = next(iter(record["accuracy"].values()))
         size = f"{one['steps']:,} steps of 2 rows, {one['resets']} resets, every step compared"
         rows = [["", "cosine min", "median", "max abs error", "median error", "growth in time", "since reset"]]
-        for name, one in record["accuracy"].items():  # what is not finite stands in a record as text
-            rows.append([name, *(form.format(float(one[key])) for key, form in ACCURACY_FORMS.items())])
+        for name, one in record["accuracy"].items():
+            cells = ["-" if one[key] is None else form.format(one[key]) for key, form in ACCURACY_FORMS.items()]
+            rows.append([name, *cells])
         parts += [_wrap(f"Accuracy against float32: {size}, on {record['pictures']}.")]
         parts += [align(rows, left=(0,)), ACCURACY_NOTES]
     return "\n\n".join(parts + [_wrap(sentence) for sentence in record["left_out"]])

@@ -29,8 +29,7 @@ def take_turns(
     candidates: Mapping[str, tuple[Step, float]],
     times: Times,
     *,
-    check: Callable[[], None] = lambda: None,
-    progress: Callable[[float], None] = lambda _: None,
+    tick: Callable[[float], None] = lambda _: None,
     clock: Callable[[], float] = time.perf_counter,
 ) -> None:
     """Warms up all candidates, then measures them in up to ten rounds.
@@ -42,13 +41,14 @@ def take_turns(
     Args:
         candidates: name to the step, and to how many seconds are measured of it.
         times: filled on the way, so that it holds what there is when something raises.
-        check: called before every step; what it raises ends the measurement.
-        progress: told after every warm-up and every turn which share is done, 0 to 1.
+        tick: told before every step and at the end which share is done, 0 to 1; what it raises ends the measurement.
         clock: tells the time in seconds.
     """
 
+    share = 0.0
+
     def seconds_of(step: Step) -> float:
-        check()
+        tick(share)
         start = clock()
         step()
         return clock() - start
@@ -59,7 +59,7 @@ def take_turns(
         while not is_warm(seen, seconds):
             seen.append(seconds_of(step))
         turns[name] = turns_of(min(seen), seconds)  # the first ones allocate, compile and record
-        progress(WARM_UP_SHARE * number / len(candidates))
+        share = WARM_UP_SHARE * number / len(candidates)
     names, done = list(turns), 0
     rounds, total = max(map(len, turns.values()), default=0), sum(map(len, turns.values()))
     for number in range(rounds):
@@ -74,7 +74,8 @@ def take_turns(
             measured = [seconds_of(step) for _ in range(count)]
             times.setdefault(name, []).append(measured)
             done += 1
-            progress(WARM_UP_SHARE + (1 - WARM_UP_SHARE) * (done / total))
+            share = WARM_UP_SHARE + (1 - WARM_UP_SHARE) * (done / total)
+    tick(1.0)
 
 
 def is_warm(seen: Sequence[float], seconds: float) -> bool:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import gc
-import itertools
 from collections.abc import Callable
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ import torch
 
 import vpt_gym
 from vpt_gym.bench import accuracy
-from vpt_gym.bench.candidates import Candidate, Opened, measured_open, of_encoder
+from vpt_gym.bench.candidates import Candidate, measured_open, of_encoder
 from vpt_gym.bench.limits import SHAPES, convolution, count_flops, flops_per_frame
 from vpt_gym.bench.pictures import load_pictures, read_video
 from vpt_gym.bench.plan import Plan
@@ -53,8 +53,7 @@ class Bench:
         record: what the JSON holds, filled as the run goes; `complete` is False until all is measured.
 
     Raises:
-        VPTGymError: the encoder cannot be loaded, or not in a precision that was asked for; it reads more than images; or a
-            rival is asked for and it is no VPT.
+        VPTGymError: the encoder cannot be loaded as asked for; it reads more than images; or it is no VPT and has no rival.
     """
 
     def __init__(self, plan: Plan) -> None:
@@ -100,12 +99,17 @@ class Bench:
             Whether all was measured; False after Ctrl-C or SIGTERM. The record holds what was measured until then.
         """
         with StopSignal() as stop:
+
+            def tick(what: str, share: float) -> None:
+                stop.check()
+                progress(what, share)
+
             try:
                 for batch in self.plan.batches:
-                    self._speed(batch, stop.check, progress)
+                    self._speed(batch, partial(tick, f"batch {batch}"))
                     with stop.held():
                         save()
-                self._accuracy(stop.check, progress)
+                self._accuracy(partial(tick, "accuracy"))
                 self.record["complete"] = True
             except (Stopped, KeyboardInterrupt):
                 pass
@@ -114,42 +118,50 @@ class Bench:
                     save()
         return bool(self.record["complete"])
 
-    def _speed(self, batch: int, check: Callable[[], None], progress: Progress) -> None:
+    def _speed(self, batch: int, tick: Callable[[float], None]) -> None:
         """One block: every candidate and every convolution that is a candidate's limit, in turns."""
-        opened: dict[str, Opened] = {}
-        turns: dict[str, tuple[Step, float]] = {}
-        limits: dict[str, dict[str, Any]] = {}
-        times: Times = {}
+        opened: dict[str, tuple[Step, float, float | None]] = {}
         for name, candidate in self.candidates.items():
-            check()
+            tick(0.0)
             try:
                 opened[name] = measured_open(candidate, batch, self.pictures)
-                turns[name] = opened[name].step, self.plan.seconds
             except torch.OutOfMemoryError:
                 self.record["cells"].append({"batch": batch, "candidate": name, "failed": "out of memory"})
-        peaks = dict.fromkeys(one.peak for one in self.candidates.values() if self.flops and one.peak in DTYPES)
-        for precision, (channels, size) in itertools.product(peaks, SHAPES):
-            name, step = f"{precision} {channels} {size}", convolution(precision, channels, size, self.device)
-            limits[name] = {"batch": batch, "precision": precision, "channels": channels, "size": size}
-            limits[name]["flops"] = count_flops(step)
-            turns[name] = step, self.plan.seconds / len(SHAPES)  # all of one precision as long as one candidate
+        turns = {name: (step, self.plan.seconds) for name, (step, *_) in opened.items()}
+        flops: dict[tuple[str, str], int] = {}
+        for peak in dict.fromkeys(one.peak for one in self.candidates.values() if self.flops and one.peak in DTYPES):
+            for channels, size in SHAPES:
+                name, step = (
+                    f"{peak}, {channels} channels, {size}x{size}",
+                    convolution(peak, channels, size, self.device),
+                )
+                flops[name, peak] = count_flops(step)
+                turns[name] = step, self.plan.seconds / len(SHAPES)  # all of one precision as long as one candidate
+        times: Times = {}
         try:
-            take_turns(turns, times, check=check, progress=lambda share: progress(f"batch {batch}", share))
+            take_turns(turns, times, tick=tick)
         finally:
-            for name, limit in limits.items():
+            best: dict[str, float] = {}
+            for (name, precision), count in flops.items():
                 if name in times:
                     seconds = summary(times[name])
-                    gflops = limit["flops"] / seconds["p50"] / 1e9
-                    self.record["peaks"].append({**limit, "gflops": gflops, "seconds": seconds})
-            self.record["cells"] += [self._cell(batch, name, opened[name], times) for name in opened if name in times]
+                    gflops = count / seconds["p50"] / 1e9
+                    best[precision] = max(gflops, best.get(precision, 0.0))
+                    facts = {"batch": batch, "convolution": name, "precision": precision}
+                    self.record["peaks"].append({**facts, "gflops": gflops, "seconds": seconds})
+            for name, (_, *memory) in opened.items():
+                if name in times:
+                    limit = best.get(self.candidates[name].peak)
+                    self.record["cells"].append(self._cell(batch, name, times, limit, memory))
             del opened, turns
             gc.collect()  # before the next block opens its own
 
-    def _cell(self, batch: int, name: str, opened: Opened, times: Times) -> dict[str, Any]:
-        seconds, key = summary(times[name]), (batch, self.candidates[name].peak)
+    def _cell(
+        self, batch: int, name: str, times: Times, peak: float | None, memory: list[float | None]
+    ) -> dict[str, Any]:
+        seconds = summary(times[name])
         pace = batch / seconds["p50"]
         gflops = None if self.flops is None else pace * self.flops / 1e9
-        peaks = [one["gflops"] for one in self.record["peaks"] if (one["batch"], one["precision"]) == key]
         rivals = [rival for rival in self.plan.rivals if rival in times and rival != name]
         return {
             "batch": batch,
@@ -157,27 +169,22 @@ class Bench:
             "frames_per_second": pace,
             "seconds": seconds,
             "gflops": gflops,
-            "peak_gflops": max(peaks, default=None),
-            "share_of_peak": gflops / max(peaks) if gflops and peaks else None,
-            "state_bytes_per_env": opened.state_bytes,
-            "device_bytes_per_env": opened.device_bytes,
+            "peak_gflops": peak,
+            "share_of_peak": gflops / peak if gflops and peak else None,
+            "state_bytes_per_env": memory[0],
+            "device_bytes_per_env": memory[1],
             "speed_over": {rival: summary(times[rival])["p50"] / seconds["p50"] for rival in rivals},
         }
 
-    def _accuracy(self, check: Callable[[], None], progress: Progress) -> None:
+    def _accuracy(self, tick: Callable[[float], None]) -> None:
         lower = {name: encoder for name, encoder in self.encoders.items() if name != "float32"}
         if not self.plan.accuracy_steps or not lower or "precision" not in self.record["encoder"]["options"]:
             return
         options = {**self.plan.encoder_options, "precision": "float32"}
         reference = self.encoders.get("float32") or vpt_gym.load_encoder(self.plan.encoder, **options)
-        self.record["accuracy"] = accuracy.compare(
-            reference.stream(accuracy.ROWS),
-            {name: encoder.stream(accuracy.ROWS) for name, encoder in lower.items()},
-            self.pictures,
-            self.plan.accuracy_steps,
-            check=check,
-            progress=lambda share: progress("accuracy", share),
-        )
+        float32, *others = (encoder.stream(accuracy.ROWS) for encoder in (reference, *lower.values()))
+        streams, steps = dict(zip(lower, others, strict=True)), self.plan.accuracy_steps
+        self.record["accuracy"] = accuracy.compare(float32, streams, self.pictures, steps, tick)
 
 
 def _encoders(plan: Plan) -> dict[str, Encoder]:
