@@ -129,51 +129,49 @@ class Bench:
                 self.record["cells"].append({"batch": batch, "candidate": name, "failed": "out of memory"})
         turns = {name: (step, self.plan.seconds) for name, (step, *_) in opened.items()}
         flops: dict[tuple[str, str], int] = {}
-        for peak in dict.fromkeys(one.peak for one in self.candidates.values() if self.flops and one.peak in DTYPES):
+        for precision in dict.fromkeys(
+            one.peak for one in self.candidates.values() if self.flops and one.peak in DTYPES
+        ):
             for channels, size in SHAPES:
-                name, step = (
-                    f"{peak}, {channels} channels, {size}x{size}",
-                    convolution(peak, channels, size, self.device),
-                )
-                flops[name, peak] = count_flops(step)
+                name, step = f"{precision}, {channels}, {size}", convolution(precision, channels, size, self.device)
+                flops[name, precision] = count_flops(step)
                 turns[name] = step, self.plan.seconds / len(SHAPES)  # all of one precision as long as one candidate
         times: Times = {}
         try:
             take_turns(turns, times, tick=tick)
         finally:
+            seconds = {name: summary(one) for name, one in times.items()}
             best: dict[str, float] = {}
             for (name, precision), count in flops.items():
-                if name in times:
-                    seconds = summary(times[name])
-                    gflops = count / seconds["p50"] / 1e9
+                if name in seconds:
+                    gflops = count / seconds[name]["p50"] / 1e9
                     best[precision] = max(gflops, best.get(precision, 0.0))
-                    facts = {"batch": batch, "convolution": name, "precision": precision}
-                    self.record["peaks"].append({**facts, "gflops": gflops, "seconds": seconds})
+                    peak = {"batch": batch, "convolution": name, "precision": precision, "gflops": gflops}
+                    self.record["peaks"].append({**peak, "seconds": seconds[name]})
             for name, (_, *memory) in opened.items():
-                if name in times:
+                if name in seconds:
                     limit = best.get(self.candidates[name].peak)
-                    self.record["cells"].append(self._cell(batch, name, times, limit, memory))
+                    self.record["cells"].append(self._cell(batch, name, seconds, limit, memory))
             del opened, turns
             gc.collect()  # before the next block opens its own
 
     def _cell(
-        self, batch: int, name: str, times: Times, peak: float | None, memory: list[float | None]
+        self, batch: int, name: str, seconds: dict[str, Any], peak: float | None, memory: list[float | None]
     ) -> dict[str, Any]:
-        seconds = summary(times[name])
-        pace = batch / seconds["p50"]
-        gflops = None if self.flops is None else pace * self.flops / 1e9
-        rivals = [rival for rival in self.plan.rivals if rival in times and rival != name]
+        p50 = seconds[name]["p50"]
+        gflops = None if self.flops is None else batch * self.flops / p50 / 1e9
+        rivals = [rival for rival in self.plan.rivals if rival in seconds and rival != name]
         return {
             "batch": batch,
             "candidate": name,
-            "frames_per_second": pace,
-            "seconds": seconds,
+            "frames_per_second": batch / p50,
+            "seconds": seconds[name],
             "gflops": gflops,
             "peak_gflops": peak,
             "share_of_peak": gflops / peak if gflops and peak else None,
             "state_bytes_per_env": memory[0],
             "device_bytes_per_env": memory[1],
-            "speed_over": {rival: summary(times[rival])["p50"] / seconds["p50"] for rival in rivals},
+            "speed_over": {rival: seconds[rival]["p50"] / p50 for rival in rivals},
         }
 
     def _accuracy(self, tick: Callable[[float], None]) -> None:

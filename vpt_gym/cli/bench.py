@@ -57,7 +57,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     what.add_argument(
         "--encoder",
         metavar="SOURCE",
-        help="weights, as for vpt-gym train (default: %(default)s, untrained; time does not depend on their values)",
+        help="any encoder, as for vpt-gym train (default: %(default)s, untrained; time does not depend on their values)",
     )
     what.add_argument(
         "--encoder-arg",
@@ -65,7 +65,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         action="append",
         default=[],
         metavar="KEY=VALUE",
-        help="an option of such an encoder, as for load_encoder; can be repeated",
+        help="an option of that kind of encoder, as for load_encoder; can be repeated",
     )
     add_encoder_device(what, None, "auto")
     what.add_argument(
@@ -80,8 +80,8 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         dest="precisions",
         type=partial(_names, PRECISIONS),
         metavar="P,P",
-        help=f"any of {', '.join(PRECISIONS)} (default: float32, what auto means on this device, and bfloat16 where the "
-        "hardware has it)",
+        help=f"any of {', '.join(PRECISIONS)} (default: float32, what auto means on this device, and bfloat16; of an "
+        "encoder that is no VPT, its own choice)",
     )
     what.add_argument(
         "--against",
@@ -155,7 +155,7 @@ def run(arguments: argparse.Namespace) -> int:
 def _progress() -> Iterator[Callable[[str, float], None]]:
     """A bar for each part on a terminal, a line for each part elsewhere; on standard error."""
     form = "  {desc:<14} {percentage:3.0f}%|{bar}| {elapsed}"
-    with tqdm(total=1.0, bar_format=form, leave=False, dynamic_ncols=True, disable=None) as bar:
+    with tqdm(total=1.0, miniters=0, bar_format=form, leave=False, dynamic_ncols=True, disable=None) as bar:
         shown = ""
 
         def show(what: str, share: float) -> None:
@@ -163,10 +163,10 @@ def _progress() -> Iterator[Callable[[str, float], None]]:
             if what != shown:
                 shown = what
                 bar.reset()
+                bar.set_description_str(what)
                 if bar.disable:
                     print(f"  measuring {what}", file=sys.stderr, flush=True)
-            bar.n = share
-            bar.set_description_str(what)
+            bar.update(share - bar.n)  # which draws ten times a second at most
 
         yield show
 
