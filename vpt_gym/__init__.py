@@ -9,9 +9,12 @@ from typing import TYPE_CHECKING, Any
 from vpt_gym import envs  # registers vpt_gym/Minecraft-v0 with Gymnasium
 
 if TYPE_CHECKING:
-    from vpt_gym import heads, minestudio, sb3, vector
+    from vpt_gym import encoders, heads, minestudio, sb3, vector
     from vpt_gym.config import VPTConfig
-    from vpt_gym.encoders.vpt import LatentStream, VPTEncoder, load_encoder
+    from vpt_gym.encoders import load_encoder, register_source
+    from vpt_gym.encoders.loading import load_network
+    from vpt_gym.encoders.stream import LatentStream
+    from vpt_gym.encoders.vpt import VPTEncoder
     from vpt_gym.errors import VPTGymError
     from vpt_gym.wrappers.single import VPTLatentObservation
 
@@ -21,21 +24,26 @@ __all__ = [
     "VPTEncoder",
     "VPTGymError",
     "VPTLatentObservation",
+    "encoders",
     "envs",
     "heads",
     "load_encoder",
+    "load_network",
     "minestudio",
+    "register_source",
     "sb3",
     "vector",
 ]
 
 _HOMES = {
-    "LatentStream": "vpt_gym.encoders.vpt",
+    "LatentStream": "vpt_gym.encoders.stream",
     "VPTConfig": "vpt_gym.config",
     "VPTEncoder": "vpt_gym.encoders.vpt",
     "VPTGymError": "vpt_gym.errors",
     "VPTLatentObservation": "vpt_gym.wrappers.single",
-    "load_encoder": "vpt_gym.encoders.vpt",
+    "load_encoder": "vpt_gym.encoders",
+    "load_network": "vpt_gym.encoders.loading",
+    "register_source": "vpt_gym.encoders",
 }
 
 try:
@@ -47,7 +55,7 @@ except PackageNotFoundError:  # run from a checkout that was never installed
 def __getattr__(name: str) -> Any:
     # Nothing else is imported before it is asked for: torch takes seconds, which `vpt-gym --help` need not wait for, and
     # Stable-Baselines3 is not everybody's.
-    if name in ("heads", "minestudio", "sb3", "vector"):
+    if name in ("encoders", "heads", "minestudio", "sb3", "vector"):
         return importlib.import_module(f"vpt_gym.{name}")
     if name in _HOMES:
         value = globals()[name] = getattr(importlib.import_module(_HOMES[name]), name)

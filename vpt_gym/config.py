@@ -33,6 +33,7 @@ class VPTConfig:
         memory: frames that a query sees, its own included (VPT's `attention_memory_size - timesteps`).
         dense_size: width of the bottleneck between the convolutions and the transformer.
         mlp_ratio: hidden width of a block's MLP over `hidden_size` (VPT's `pointwise_ratio`).
+        frame_size: side in pixels of the square frames that the network reads (VPT's `img_shape`).
 
     Raises:
         VPTGymError: a size is not a positive whole number, or `heads` does not divide `hidden_size`.
@@ -48,6 +49,7 @@ class VPTConfig:
     memory: int = 128
     dense_size: int = 256
     mlp_ratio: int = 4
+    frame_size: int = 128
 
     def __post_init__(self) -> None:
         for name, value in vars(self).items():

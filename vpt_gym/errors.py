@@ -6,7 +6,17 @@ line prints such a message without a traceback; any other exception is a bug of 
 
 from __future__ import annotations
 
-__all__ = ["EnvironmentCrashed", "ObservationError", "OptionError", "ResetNeeded", "VPTGymError", "WeightsError"]
+from typing import Any
+
+__all__ = [
+    "EnvironmentCrashed",
+    "NonFiniteLatent",
+    "ObservationError",
+    "OptionError",
+    "ResetNeeded",
+    "VPTGymError",
+    "WeightsError",
+]
 
 
 class VPTGymError(Exception):
@@ -18,6 +28,21 @@ class EnvironmentCrashed(VPTGymError, RuntimeError):  # noqa: N818 - it says wha
 
     The message carries what the simulator reported. The next `reset` starts the game anew.
     """
+
+
+class NonFiniteLatent(VPTGymError, ArithmeticError):  # noqa: N818 - it says what happened
+    """A latent is NaN or infinite.
+
+    Attributes:
+        rows: whose latents.
+    """
+
+    def __init__(self, message: str, rows: list[int]) -> None:
+        super().__init__(message)
+        self.rows = rows
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return NonFiniteLatent, (str(self), self.rows)
 
 
 class ObservationError(VPTGymError, ValueError):

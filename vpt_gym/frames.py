@@ -10,6 +10,7 @@ import cv2
 import gymnasium as gym
 import numpy as np
 import numpy.typing as npt
+import torch
 
 from vpt_gym.config import FRAME_SIZE
 from vpt_gym.errors import ObservationError
@@ -24,7 +25,7 @@ def preprocessing(size: int) -> str:
     return f"uint8 RGB, OpenCV INTER_LINEAR to {size}x{size}, /255"
 
 
-def resize(frames_nhwc: Frames, size: int = FRAME_SIZE) -> Frames:
+def resize(frames_nhwc: Any, size: int = FRAME_SIZE) -> Any:
     """Resizes frames as VPT's training data were: bilinear without antialiasing, aspect ratio not kept.
 
     Args:
@@ -37,6 +38,10 @@ def resize(frames_nhwc: Frames, size: int = FRAME_SIZE) -> Frames:
     Source: `resize_image` of OpenAI's Video-Pre-Training (agent.py), which calls OpenCV's INTER_LINEAR. Gymnasium's
     ResizeObservation averages areas instead, and gives other latents.
     """
+    if isinstance(frames_nhwc, torch.Tensor):
+        if frames_nhwc.shape[1:3] == (size, size):
+            return frames_nhwc
+        return torch.from_numpy(resize(frames_nhwc.cpu().numpy(), size))
     count, height, width, channels = frames_nhwc.shape
     if (height, width) == (size, size):
         return frames_nhwc

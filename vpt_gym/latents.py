@@ -12,10 +12,10 @@ import torch
 from torch import Tensor
 
 from vpt_gym.config import VPTConfig
-from vpt_gym.errors import VPTGymError
+from vpt_gym.errors import OptionError
 from vpt_gym.nn import layer_names
 
-__all__ = ["POOLINGS", "LatentChoice", "check_pooling"]
+__all__ = ["POOLINGS", "LatentChoice", "check_pooling", "latent_box"]
 
 POOLINGS: Final = ("none", "last", "mean")
 """How `VPTEncoder.encode` hands back a sequence: every frame's latent, the last frame's, or the mean of all."""
@@ -31,7 +31,7 @@ class LatentChoice:
             of them side by side in that order.
 
     Raises:
-        VPTGymError: the network has no such layer.
+        OptionError: the network has no such layer.
     """
 
     config: VPTConfig
@@ -40,7 +40,7 @@ class LatentChoice:
     def __post_init__(self) -> None:
         choices = (*layer_names(self.config), "all")
         if self.layer not in choices:
-            raise VPTGymError(f"layer must be one of {', '.join(choices)}, not {self.layer!r}.")
+            raise OptionError(f"layer must be one of {', '.join(choices)}, not {self.layer!r}.")
 
     @property
     def layers(self) -> tuple[str, ...]:
@@ -59,21 +59,21 @@ class LatentChoice:
         """Length of one latent."""
         return self.config.hidden_size * len(self.layers)
 
-    @property
-    def space(self) -> gym.spaces.Box:
-        """The space of one latent: every finite float32 [size]; a fresh object."""
-        # Finite, not infinite, bounds: a latent that is NaN or infinite is then outside its space, and Gymnasium's
-        # `check_env`, which warns of infinite bounds, has nothing to say.
-        largest = np.finfo(np.float32).max
-        return gym.spaces.Box(-largest, largest, (self.size,), np.float32)
-
     def join(self, outputs: Sequence[Tensor]) -> Tensor:
         """Outputs [B, T, hidden] of `layers`, in any precision -> float32 [B, T, size]."""
         return torch.cat([output_btc.float() for output_btc in outputs], dim=2)
 
 
+def latent_box(size: int) -> gym.spaces.Box:
+    """The space of one latent: every finite float32 [size]; a fresh object."""
+    # Finite, not infinite, bounds: a latent that is NaN or infinite is then outside its space, and Gymnasium's
+    # `check_env`, which warns of infinite bounds, has nothing to say.
+    largest = np.finfo(np.float32).max
+    return gym.spaces.Box(-largest, largest, (size,), np.float32)
+
+
 def check_pooling(pooling: str) -> str:
-    """Hands back `pooling`; raises VPTGymError if there is no such one."""
+    """Hands back `pooling`; raises OptionError if there is no such one."""
     if pooling not in POOLINGS:
-        raise VPTGymError(f"pooling must be one of {', '.join(POOLINGS)}, not {pooling!r}.")
+        raise OptionError(f"pooling must be one of {', '.join(POOLINGS)}, not {pooling!r}.")
     return pooling

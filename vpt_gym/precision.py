@@ -15,7 +15,7 @@ import torch
 from vpt_gym.config import PRECISIONS
 from vpt_gym.errors import VPTGymError
 
-__all__ = ["DTYPES", "arithmetic", "choose_precision"]
+__all__ = ["DTYPES", "arithmetic", "choose_precision", "memory_dtype"]
 
 DTYPES: Final[Mapping[str, torch.dtype]] = MappingProxyType(
     {
@@ -29,6 +29,11 @@ DTYPES: Final[Mapping[str, torch.dtype]] = MappingProxyType(
 
 `tf32` rounds the factors of products to 10 bits on a GPU's tensor cores.
 """
+
+
+def memory_dtype(precision: str) -> torch.dtype:
+    """What a memory keeps keys and values in."""
+    return DTYPES[precision]
 
 
 def choose_precision(name: str, device: torch.device) -> str:

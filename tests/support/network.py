@@ -6,7 +6,8 @@ import torch
 from torch import nn
 
 from vpt_gym.config import PRESETS, VPTConfig
-from vpt_gym.encoders.vpt import LoadedWeights, VPTEncoder
+from vpt_gym.encoders.loading import LoadedWeights
+from vpt_gym.encoders.vpt import VPTEncoder
 from vpt_gym.nn import VPTNet, accelerate
 from vpt_gym.weights import LoadReport, table
 
@@ -19,11 +20,11 @@ SMALL = VPTConfig(hidden_size=64, heads=2, impala_width=1, dense_size=32)
 def encoder_of(net: VPTNet, *, fast: bool = False, **options: str) -> VPTEncoder:
     """An encoder of `net` as it is defined; or, with `fast`, as `load_encoder` would make it, which takes `net` apart."""
     report = LoadReport(files=(), taken=(), aside=(), parameters=0, untrained=True)
-    defaults = {"device": "cpu", "precision": "float32", "layer": "final", "pooling": "none"}
+    defaults = {"device": "cpu", "precision": "float32", "layer": "final"}
     options = {**defaults, **options}
     precision = options["precision"]
-    path = accelerate(net) if fast else "torch's own operators"
-    return VPTEncoder(LoadedWeights(net, "0" * 64, report, precision, path), "random:test", options)
+    backend = accelerate(net) if fast else "torch's own operators"
+    return VPTEncoder(LoadedWeights(net, "0" * 64, report, precision, backend), "random:test", options)
 
 
 def encoder_like(policy: nn.Module, config: VPTConfig | str, *, fast: bool = False, **options: str) -> VPTEncoder:

@@ -62,7 +62,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
 def run(arguments: argparse.Namespace) -> int:
     """Load, and print."""
-    from vpt_gym.encoders.vpt import load_encoder
+    from vpt_gym.encoders import load_encoder
 
     encoder = load_encoder(arguments.source, device="cpu", precision="float32")
     facts = _facts(encoder)

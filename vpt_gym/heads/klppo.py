@@ -107,7 +107,7 @@ class KLPPO(PPO):
         if not isinstance(env, VecVPTLatent):
             return
         # An encoder of one's own need not say it.
-        given = getattr(env.encoder, "latents_fingerprint", None)
+        given = getattr(env.encoder, "fingerprint", None)
         if None not in (given, heads.latents) and given != heads.latents:
             raise VPTGymError(
                 f"KLPPO: the heads read other latents than {env.encoder!r} gives, whose weights or layer are not those of the "

@@ -82,15 +82,17 @@ class Attention(nn.Module):
 
         Args:
             x_btc: [B, T, hidden], the block's normalised input.
-            keys_rhmd: [rows, heads, memory, head size], one block's ring; for T = 1 the new key is written into it.
+            keys_rhmd: [rows, heads, memory, head size], one block's ring; the new key is written into it where the window says
+                that it is written first.
             values_rhmd: the same for values.
             window: what may be seen, and the rows and slots concerned.
 
         Returns:
-            Output [B, T, hidden], and the new keys and values [B, T, heads, head size] (for T > 1 not yet in the ring).
+            Output [B, T, hidden], and the new keys and values [B, T, heads, head size], in the ring's precision.
         """
         query_bthd, key_bthd, value_bthd, mix_bthn = self._project(x_btc)
-        if x_btc.shape[1] == 1:
+        key_bthd, value_bthd = key_bthd.to(keys_rhmd.dtype), value_bthd.to(values_rhmd.dtype)
+        if window.written_first:
             # The slot to be overwritten is the one frame of the ring that has just become too old to see, so writing before
             # attending is exact, and a step that fails later has destroyed nothing.
             query_bhd, key_bhd, value_bhd, mix_bhn = query_bthd[:, 0], key_bthd[:, 0], value_bthd[:, 0], mix_bthn[:, 0]
@@ -143,12 +145,31 @@ def _attend(
     query_bhtd: Tensor, mix_bhtn: Tensor, basis_nm: Tensor, key_bhkd: Tensor, value_bhkd: Tensor, window: Window
 ) -> Tensor:
     """T queries over K keys -> [B, heads, T, head size]."""
+    # The ring may be kept in a shorter type than is computed in.
+    key_bhkd, value_bhkd = key_bhkd.to(query_bhtd.dtype), value_bhkd.to(query_bhtd.dtype)
     # The scale is 1/size, not 1/sqrt(size); the relation term is not scaled. The sum of the two and the softmax are float32.
-    logits_bhtk = torch.matmul(query_bhtd, key_bhkd.transpose(2, 3)).float().div_(query_bhtd.shape[3])
-    by_age_bhtm = torch.matmul(mix_bhtn.float(), basis_nm.float())
+    wide = torch.promote_types(query_bhtd.dtype, torch.float32)
+    logits_bhtk = torch.matmul(query_bhtd, key_bhkd.transpose(2, 3)).to(wide).div_(query_bhtd.shape[3])
+    by_age_bhtm = torch.matmul(mix_bhtn.to(wide), basis_nm.to(wide))
     logits_bhtk += by_age_bhtm.gather(3, window.age_btk[:, None].expand(-1, logits_bhtk.shape[1], -1, -1))
     logits_bhtk.masked_fill_(~window.visible_btk[:, None], float("-inf"))
-    return torch.matmul(logits_bhtk.softmax(dim=3).to(value_bhkd.dtype), value_bhkd)
+    weights_bhtk = logits_bhtk.softmax(dim=3).to(value_bhkd.dtype)
+    mixed_bhtd = torch.matmul(weights_bhtk, value_bhkd)
+    # Asking a GPU would make the CPU wait for it, and cannot be done while a CUDA graph is captured: there it is always done.
+    if mixed_bhtd.is_cuda or not bool(mixed_bhtd.isfinite().all()):
+        mixed_bhtd = _confined(weights_bhtk, value_bhkd, window)
+    return mixed_bhtd
+
+
+def _confined(weights_bhtk: Tensor, value_bhkd: Tensor, window: Window) -> Tensor:
+    """The weighted sum, where a value that is not finite reaches only the queries that may see it.
+
+    In a plain product it reaches all of them: a weight of zero times NaN or infinity is NaN.
+    """
+    bad_bhk = ~value_bhkd.isfinite().all(dim=3)
+    mixed_bhtd = torch.matmul(weights_bhtk, value_bhkd.masked_fill(bad_bhk[..., None], 0))
+    sees_bad_bht = (window.visible_btk[:, None] & bad_bhk[:, :, None]).any(dim=3)
+    return mixed_bhtd.masked_fill(sees_bad_bht[..., None], float("nan"))
 
 
 def _taken(ring_rhmd: Tensor, window: Window) -> Tensor:

@@ -36,7 +36,7 @@ class ResidualBlock(nn.Module):
     def forward(self, x_nchw: Tensor) -> Tensor:
         y_nchw: Tensor = self.conv0(self.norm0(x_nchw)).relu_()
         y_nchw = self.conv1(self.norm1(y_nchw)).relu_()
-        return y_nchw.add_(x_nchw)
+        return y_nchw + x_nchw
 
 
 class Stack(nn.Module):

@@ -1,4 +1,4 @@
-"""The whole network: frames, `first` flags and a memory in; the outputs of any of its layers out."""
+"""The whole network: frames, `first` flags and a memory in; the outputs of any of its layers, and a memory, out."""
 
 from __future__ import annotations
 
@@ -69,14 +69,20 @@ class VPTNet(nn.Module):
         layers: Sequence[str],
         rows_b: Tensor | None = None,
         goals_bgc: Tensor | None = None,
-    ) -> tuple[Tensor, ...]:
-        """Runs T new frames of B rows and moves the memory on by them, in place.
+    ) -> tuple[tuple[Tensor, ...], Memory]:
+        """Runs T new frames of B rows: a memory goes in, and the one behind these frames comes out.
+
+        Without gradients, the two share their rings: keys and values are written in place, and whoever goes on does so from
+        the memory that comes out. (After one frame, T = 1, the one that went in is good for another try all the same: what
+        was written over was a frame that it may not see any more.) With gradients (`torch.is_grad_enabled`), nothing is
+        written in place: the memory that went in stays as it is, and gradients go through the one that comes out until its
+        `detach` cuts them.
 
         With goals, every frame is looked at once and remembered G times: each goal is added to what the convolutions made of
         the frame, as STEVE-1 does with its embedded instruction (arXiv 2306.00937, section 3), and goes its own way from there.
 
         Args:
-            frames_bthwc: uint8 [B, T, 128, 128, 3], RGB; 1 <= T <= memory.
+            frames_bthwc: uint8 [B, T, frame_size, frame_size, 3], RGB; 1 <= T <= memory.
             first_bt: bool [B, T]; True where a frame opens an episode: it and its successors see nothing older.
             memory: of as many rows as B, or of any number when `rows_b` says which B of them are stepped; it may hold fewer
                 blocks than the network when no later layer is asked for.
@@ -86,14 +92,15 @@ class VPTNet(nn.Module):
                 then have B*G rows, the G of one frame side by side.
 
         Returns:
-            For each name in `layers`, in their order, [B, T, hidden_size] in the network's precision.
+            For each name in `layers`, in their order, [B, T, hidden_size] in the network's precision; and the memory.
         """
         batch, count = frames_bthwc.shape[:2]
+        in_place = not torch.is_grad_enabled()
         x_btc = self.cnn(frames_bthwc.flatten(0, 1)).view(batch, count, -1)
         if goals_bgc is not None:
             x_btc = (x_btc[:, None] + goals_bgc[:, :, None]).flatten(0, 1)
         outputs = {"cnn": x_btc}
-        window = Window.of(memory, first_bt, rows_b)
+        window = Window.of(memory, first_bt, rows_b, written_first=in_place and count == 1)
         pending: list[tuple[Tensor, Tensor]] = []
         for i in range(len(memory.keys_lbhmd)):
             x_btc, key_bthd, value_bthd = self.blocks[i](x_btc, memory.keys_lbhmd[i], memory.values_lbhmd[i], window)
@@ -102,9 +109,11 @@ class VPTNet(nn.Module):
         if "final" in layers:
             x_btc = F.relu(self.last(self.last_norm(F.relu(x_btc))))
             outputs["final"] = self.final_norm(x_btc)
-        if count > 1:
+        keys_lbhmd, values_lbhmd = memory.keys_lbhmd, memory.values_lbhmd
+        if not window.written_first:
+            if not in_place:
+                keys_lbhmd, values_lbhmd = keys_lbhmd.clone(), values_lbhmd.clone()
             for i, (key_bthd, value_bthd) in enumerate(pending):
-                write_ring(memory.keys_lbhmd[i], key_bthd, window)
-                write_ring(memory.values_lbhmd[i], value_bthd, window)
-        window.commit(memory)
-        return tuple(outputs[name] for name in layers)
+                write_ring(keys_lbhmd[i], key_bthd, window)
+                write_ring(values_lbhmd[i], value_bthd, window)
+        return tuple(outputs[name] for name in layers), window.after(memory, keys_lbhmd, values_lbhmd)

@@ -10,10 +10,9 @@ from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv
 
 from vpt_gym.checks import check_count
-from vpt_gym.encoders.protocol import Encoder
+from vpt_gym.encoders import Encoder, as_encoder
 from vpt_gym.providers import check_registered, make_folder, qualified_id
 from vpt_gym.rollout.workers import WorkerVecEnv
-from vpt_gym.wrappers.observations import as_encoder
 from vpt_gym.wrappers.resize import ResizeFrame
 from vpt_gym.wrappers.sb3 import VecVPTLatent
 
@@ -29,7 +28,7 @@ def make_latent_vec_env(
     env_kwargs: dict[str, Any] | None = None,
     image_key: str | None = None,
     keep: Sequence[str] = (),
-    encoder_options: Mapping[str, str] | None = None,
+    encoder_options: Mapping[str, Any] | None = None,
     vec_env_cls: type[DummyVecEnv] | type[SubprocVecEnv] | None = None,
     vec_env_kwargs: dict[str, Any] | None = None,
     monitor_dir: str | None = None,

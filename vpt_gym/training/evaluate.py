@@ -9,7 +9,8 @@ from typing import Any
 
 import torch
 
-from vpt_gym.encoders.vpt import VPTEncoder, load_encoder
+from vpt_gym.encoders import load_encoder
+from vpt_gym.encoders.vpt import VPTEncoder
 from vpt_gym.errors import VPTGymError
 from vpt_gym.rollout.make import make_latent_vec_env
 from vpt_gym.rollout.workers import WorkerDiedError, WorkerVecEnv
@@ -98,7 +99,6 @@ def evaluate(
         device=device or config.device,
         precision=config.precision,
         layer=config.layer,
-        pooling="none",
     )
     _check_fingerprint(network, recorded["encoder"], run)
     latents = make_latent_vec_env(

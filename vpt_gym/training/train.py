@@ -12,7 +12,8 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.logger import CSVOutputFormat, Logger, TensorBoardOutputFormat
 from stable_baselines3.common.vec_env import VecNormalize
 
-from vpt_gym.encoders.vpt import VPTEncoder, load_encoder
+from vpt_gym.encoders import load_encoder
+from vpt_gym.encoders.vpt import VPTEncoder
 from vpt_gym.rollout.make import make_latent_vec_env
 from vpt_gym.rollout.workers import WorkerDiedError, WorkerVecEnv
 from vpt_gym.running.files import write_atomically
@@ -80,9 +81,7 @@ def train(config: TrainingConfig, run: Path | None = None, reporter: Reporter | 
     began = time.monotonic()
     env_facts = check_env(config)
     folder = RunFolder.plan(run, config.env_id)
-    encoder = load_encoder(
-        config.encoder, device=config.device, precision=config.precision, layer=config.layer, pooling="none"
-    )
+    encoder = load_encoder(config.encoder, device=config.device, precision=config.precision, layer=config.layer)
     venv = make_latent_vec_env(
         env_facts.qualified_id,
         config.n_envs,
@@ -120,7 +119,7 @@ def describe_encoder(encoder: VPTEncoder) -> dict[str, Any]:
         "architecture": asdict(encoder.config),
         "latent_size": encoder.latent_size,
         "device": str(encoder.device),
-        "precision": str(encoder.dtype).removeprefix("torch."),
+        "precision": encoder.precision,
     }
 
 

@@ -49,7 +49,7 @@ class VPTHeads:
         camera: how many movements of the camera there are (VPT: 121).
         temperature: what the logits are divided by before the softmax.
         fingerprint: sha256, in hex, over all tensors and the temperature.
-        latents: which latents they read, as the `latents_fingerprint` of the encoder that they come from; None if nobody said.
+        latents: which latents they read, as the `fingerprint` of the encoder that they come from; None if nobody said.
     """
 
     def __init__(
@@ -83,7 +83,7 @@ class VPTHeads:
                 `camera`, `value_head.linear.weight` [1, latent], its `bias`, and `value_head.normalizer`'s `running_mean` [1],
                 `running_mean_sq` [1] and `debiasing_term` []. Others may be among them. Any floating-point type and device.
             temperature: what the logits are divided by; MineStudio's default is 1, that of OpenAI's files 2.
-            latents: `latents_fingerprint` of the encoder whose latents they read, so that `KLPPO` refuses those of another.
+            latents: `fingerprint` of the encoder whose latents they read, so that `KLPPO` refuses those of another.
             origin: what messages call the state.
 
         Raises:
@@ -139,7 +139,7 @@ class VPTHeads:
         return VPTHeads(self._sizes, checked, self._digest, self._tensors, self.latents)
 
     def with_latents(self, latents: str | None) -> VPTHeads:
-        """The same tensors, said to read the latents of the encoder with this `latents_fingerprint`."""
+        """The same tensors, said to read the latents of the encoder with this `fingerprint`."""
         return VPTHeads(self._sizes, self.temperature, self._digest, self._tensors, latents)
 
     @property

@@ -11,7 +11,6 @@ import numpy as np
 import numpy.typing as npt
 
 from vpt_gym.encoders.protocol import Encoder
-from vpt_gym.encoders.vpt import load_encoder
 from vpt_gym.errors import ObservationError, VPTGymError
 from vpt_gym.frames import find_frames
 
@@ -20,7 +19,6 @@ __all__ = [
     "LatentObservations",
     "Latents",
     "Seen",
-    "as_encoder",
     "check_also",
     "check_keep",
     "check_kind",
@@ -39,26 +37,6 @@ Latents = npt.NDArray[np.float32]
 
 Seen = npt.NDArray[Any] | dict[str, npt.NDArray[Any]]
 """What an encoder reads of a batch of observations: frames uint8 [n, size, size, 3], or a dict of them and other entries."""
-
-
-def as_encoder(encoder: Encoder | str, options: Mapping[str, str] | None) -> Encoder:
-    """The encoder itself, or the one that a source string and `load_encoder`'s keyword arguments name.
-
-    Raises:
-        VPTGymError: options came with an encoder that is loaded already, or `encoder` is neither.
-    """
-    if isinstance(encoder, str):
-        return load_encoder(encoder, **(options or {}))
-    if isinstance(encoder, type) or not isinstance(encoder, Encoder):
-        raise VPTGymError(
-            f"encoder must be one of vpt_gym's encoders or a source string, not a {type(encoder).__name__}; load_encoder makes "
-            "one from weights, vpt_gym.minestudio.encoder_from_policy from a policy of MineStudio."
-        )
-    if options is not None:
-        raise VPTGymError(
-            "encoder_options go with a source string; this encoder is loaded already, with its own options."
-        )
-    return encoder
 
 
 def check_kind(env: object, kind: type, wraps: str) -> None:

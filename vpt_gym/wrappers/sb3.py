@@ -9,9 +9,9 @@ import numpy as np
 import numpy.typing as npt
 from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper
 
-from vpt_gym.encoders.protocol import Encoder, Stream
+from vpt_gym.encoders import Encoder, Stream, as_encoder
 from vpt_gym.errors import ObservationError, ResetNeeded
-from vpt_gym.wrappers.observations import LatentObservations, Latents, Seen, as_encoder, check_kind, refuse_latents
+from vpt_gym.wrappers.observations import LatentObservations, Latents, Seen, check_kind, refuse_latents
 
 __all__ = ["VecVPTLatent"]
 
@@ -51,7 +51,7 @@ class VecVPTLatent(VecEnvWrapper):
         *,
         image_key: str | None = None,
         keep: Sequence[str] = (),
-        encoder_options: Mapping[str, str] | None = None,
+        encoder_options: Mapping[str, Any] | None = None,
     ) -> None:
         check_kind(venv, VecEnv, "VecVPTLatent wraps a stable_baselines3 VecEnv")
         owner = type(venv.unwrapped).__name__

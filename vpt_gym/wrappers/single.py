@@ -8,9 +8,9 @@ from typing import Any, SupportsFloat
 import gymnasium as gym
 import numpy as np
 
-from vpt_gym.encoders.protocol import Encoder, Stream
+from vpt_gym.encoders import Encoder, Stream, as_encoder
 from vpt_gym.errors import ObservationError, ResetNeeded
-from vpt_gym.wrappers.observations import LatentObservations, as_encoder, check_kind, owner_of
+from vpt_gym.wrappers.observations import LatentObservations, check_kind, owner_of
 
 __all__ = ["VPTLatentObservation"]
 
@@ -50,7 +50,7 @@ class VPTLatentObservation(gym.ObservationWrapper[Any, Any, Any], gym.utils.Reco
         *,
         image_key: str | None = None,
         keep: Sequence[str] = (),
-        encoder_options: Mapping[str, str] | None = None,
+        encoder_options: Mapping[str, Any] | None = None,
     ) -> None:
         check_kind(env, gym.Env, "VPTLatentObservation wraps a gymnasium.Env")
         owner = owner_of(env)

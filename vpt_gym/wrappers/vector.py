@@ -10,13 +10,12 @@ import numpy.typing as npt
 from gymnasium.vector import AutoresetMode, VectorEnv, VectorWrapper
 from gymnasium.vector.utils import batch_space
 
-from vpt_gym.encoders.protocol import Encoder, Stream
+from vpt_gym.encoders import Encoder, Stream, as_encoder
 from vpt_gym.errors import ObservationError, ResetNeeded
 from vpt_gym.wrappers.observations import (
     LatentObservations,
     Latents,
     Seen,
-    as_encoder,
     check_kind,
     owner_of,
     refuse_latents,
@@ -64,7 +63,7 @@ class VPTLatentObservation(VectorWrapper):
         *,
         image_key: str | None = None,
         keep: Sequence[str] = (),
-        encoder_options: Mapping[str, str] | None = None,
+        encoder_options: Mapping[str, Any] | None = None,
     ) -> None:
         check_kind(env, VectorEnv, "vpt_gym.vector.VPTLatentObservation wraps a gymnasium.vector.VectorEnv")
         super().__init__(env)

@@ -3,27 +3,25 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from typing import Any, Final
 
-import gymnasium as gym
-import numpy as np
 import torch
 from torch import Tensor
 
 from vpt_gym.checks import check_count
+from vpt_gym.encoders.base import EncoderBase, fingerprint_of
 from vpt_gym.encoders.minestudio.conditions import Condition
 from vpt_gym.encoders.minestudio.forward import computing
-from vpt_gym.encoders.minestudio.kinds import IMAGE, Kind
+from vpt_gym.encoders.minestudio.kinds import Kind
 from vpt_gym.encoders.minestudio.memories import PolicyMemory, RowMemory
-from vpt_gym.encoders.minestudio.stream import PolicyStream
+from vpt_gym.encoders.minestudio.stream import PolicyStream, sequences
 from vpt_gym.encoders.minestudio.template import kind_of_policy
 from vpt_gym.encoders.minestudio.trunk import on_vpt_gym
-from vpt_gym.encoders.protocol import Flags, check_flags
-from vpt_gym.errors import ObservationError, VPTGymError
+from vpt_gym.encoders.protocol import Flags
+from vpt_gym.errors import VPTGymError
 from vpt_gym.frames import preprocessing
 from vpt_gym.weights import VPTHeads
 
@@ -89,15 +87,15 @@ def encoder_from_policy(
         encoder = PolicyEncoder(kind, "policy", "the policy's own forward", lambda n: PolicyMemory(kind, device, n))
         logger.info("%s: computed by the policy's own forward: %s", kind.name, made)
     else:
-        open_memory, path = made
-        encoder = PolicyEncoder(kind, "vpt_gym", f"vpt_gym's network, {path}", open_memory)
-        logger.info("%s: computed by vpt_gym's network, %s", kind.name, path)
+        open_memory, backend = made
+        encoder = PolicyEncoder(kind, "vpt_gym", f"vpt_gym's network, {backend}", open_memory)
+        logger.info("%s: computed by vpt_gym's network, %s", kind.name, backend)
     if condition is not None or not kind.needs_condition:
         encoder.condition = encoder.prepare_condition(condition)
     return encoder
 
 
-class PolicyEncoder:
+class PolicyEncoder(EncoderBase):
     """A policy of MineStudio, frozen: frames in, latents out. Holds no memory, so any number of users and threads may share it.
 
     Made by `encoder_from_policy`. Every wrapper takes it. It cannot be pickled, because
@@ -108,7 +106,7 @@ class PolicyEncoder:
         name: of the policy's class.
         device: where it runs.
         network: `vpt_gym` or `policy`: whose network computes the latents.
-        path: how it is computed, in words.
+        backend: how it is computed, in words.
         precision: `float32`.
         condition: what rows are told to do unless told otherwise, made ready; None when the policy needs one and has none.
         frame_size: side in pixels of the square frames that the policy reads; others are resized to it, bilinearly.
@@ -117,7 +115,9 @@ class PolicyEncoder:
         fingerprint: sha256, in hex, over the policy's tensors and class and the preprocessing; not over conditions or network.
     """
 
-    def __init__(self, kind: Kind, network: str, path: str, memory: Callable[[int], RowMemory]) -> None:
+    kind = "minestudio"
+
+    def __init__(self, kind: Kind, network: str, backend: str, memory: Callable[[int], RowMemory]) -> None:
         assert kind.frame_size is not None
         self._kind = kind
         self._memory = memory
@@ -125,8 +125,9 @@ class PolicyEncoder:
         self.name = kind.name
         self.device: torch.device = kind.policy.device
         self.network = network
-        self.path = path
-        self.precision = "float32"
+        self.backend = backend
+        self.source = f"a live {kind.name}"
+        self.options: dict[str, Any] = {}
         self.condition: Condition | None = None
         self.frame_size: int = kind.frame_size
         self.also_reads = kind.also_reads
@@ -134,23 +135,13 @@ class PolicyEncoder:
         self.fingerprint = _fingerprint(kind)
 
     def __repr__(self) -> str:
-        return f"<PolicyEncoder of {self.name}, {self.latent_size} numbers, on {self.device}: {self.path}>"
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> PolicyEncoder:
-        # Frozen, so one serves as well as two; Gymnasium copies environments with their arguments.
-        return self
+        return f"<PolicyEncoder of {self.name}, {self.latent_size} numbers, on {self.device}: {self.backend}>"
 
     def __reduce__(self) -> tuple[Any, ...]:
         raise VPTGymError(
             f"An encoder made from a {self.name} cannot be pickled, because it stands for a live policy: wrap the environments "
             "in the main process (VecVPTLatent, vpt_gym.vector), not inside their workers."
         )
-
-    @property
-    def latent_space(self) -> gym.spaces.Box:
-        """Space of one latent: every finite float32 [latent_size]; a fresh object."""
-        largest = np.finfo(np.float32).max
-        return gym.spaces.Box(-largest, largest, (self.latent_size,), np.float32)
 
     @property
     def recorded(self) -> dict[str, Any]:
@@ -178,12 +169,7 @@ class PolicyEncoder:
                 "Train with a head of Stable-Baselines3's own; the latents are good for that."
             )
         temperature = float(self.policy.pi_head["buttons"].temperature)
-        return VPTHeads.from_state_dict(state, temperature, latents=self.latents_fingerprint, origin=self.name)
-
-    @property
-    def latents_fingerprint(self) -> str:
-        """Says which latents a stream of it gives, and its heads read: the fingerprint."""
-        return self.fingerprint
+        return VPTHeads.from_state_dict(state, temperature, latents=self.fingerprint, origin=self.name)
 
     def prepare_condition(self, condition: Any) -> Condition:
         """Embeds a text or video once, to be set for rows and streams as often as wanted.
@@ -226,32 +212,9 @@ class PolicyEncoder:
             ObservationError: frames, `first` or what else is read have the wrong dtype, shape or range.
             VPTGymError: the policy needs a condition and has none.
         """
-        given = frames if isinstance(frames, Mapping) else {IMAGE: frames}
-        shape = tuple(getattr(given.get(IMAGE), "shape", ()))
-        if len(shape) != 5 or 0 in shape:
-            raise ObservationError(
-                f"encode: frames must be a uint8 array or tensor [B, T, height, width, 3], but one of shape {shape} came."
-            )
-        batch, count = shape[:2]
-        first_bt = torch.zeros(batch, count, dtype=torch.bool, device="cpu")
-        if first is not None:
-            first_bt = check_flags(first, "encode", (batch, count))
-        if self.also_reads:
-            given = {key: given[key] for key in (IMAGE, *self.also_reads) if key in given}
-        for key, values in given.items():
-            array = isinstance(values, (np.ndarray, Tensor))
-            if not array or tuple(values.shape[:2]) != (batch, count):
-                came = f"one of shape {tuple(values.shape)}" if array else f"a {type(values).__name__}"
-                raise ObservationError(
-                    f"encode: {key!r} must be an array or tensor [{batch}, {count}, ...], as many sequences and frames as the "
-                    f"images, but {came} came."
-                )
-        stream = self.stream(batch)
-        steps: list[Tensor] = []
-        for time in range(count):
-            now = {key: values[:, time] for key, values in given.items()}
-            steps.append(stream.step(now if isinstance(frames, Mapping) else now[IMAGE], first_bt[:, time]))
-        return torch.stack(steps, dim=1)
+        batch, count = sequences(frames)
+        flags = torch.zeros(batch, count, dtype=torch.bool, device="cpu") if first is None else first
+        return self.stream(batch).encode(frames, flags)
 
     def _check_unchanged(self) -> None:
         """Raises VPTGymError if the policy was moved or set to training mode since."""
@@ -276,4 +239,4 @@ def _fingerprint(kind: Kind) -> str:
         "preprocessing": preprocessing(kind.frame_size or 0),
         "also_reads": kind.also_reads,
     }
-    return hashlib.sha256(json.dumps(subject, sort_keys=True).encode()).hexdigest()
+    return fingerprint_of(subject)

@@ -12,9 +12,9 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from vpt_gym.encoders.inputs import check_frames
 from vpt_gym.encoders.minestudio.forward import run
 from vpt_gym.encoders.minestudio.kinds import IMAGE, Kind, timm_frame_size
-from vpt_gym.encoders.protocol import check_frames
 from vpt_gym.errors import VPTGymError
 from vpt_gym.frames import resize
 
@@ -67,8 +67,9 @@ class GrootKind(Kind):
                 f"{type(condition).__name__} came."
             )
         frames = check_frames(condition, "condition", ("T",))[:limit]
-        array: npt.NDArray[np.uint8] = frames.cpu().numpy() if isinstance(frames, Tensor) else frames
-        return resize(array, _REFERENCE_SIZE)
+        array = frames.cpu().numpy() if isinstance(frames, Tensor) else frames
+        resized: npt.NDArray[np.uint8] = resize(array, _REFERENCE_SIZE)
+        return resized
 
 
 def _decode(given: str | bytes, limit: int) -> npt.NDArray[np.uint8]:

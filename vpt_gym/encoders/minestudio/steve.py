@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 
 from vpt_gym.config import FRAME_SIZE
+from vpt_gym.encoders.inputs import check_frames
 from vpt_gym.encoders.minestudio.conditions import as_tensor
 from vpt_gym.encoders.minestudio.forward import latents_of, run
 from vpt_gym.encoders.minestudio.kinds import IMAGE, Kind, check_trunk
-from vpt_gym.encoders.protocol import check_frames
 from vpt_gym.errors import VPTGymError
 
 __all__ = ["SteveKind", "guided_latents"]

@@ -6,19 +6,21 @@ import copy
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from vpt_gym.checks import check_count
+from vpt_gym.encoders.inputs import as_tensor, check_flags, check_frames, check_rows, count_of
 from vpt_gym.encoders.minestudio.conditions import Condition
 from vpt_gym.encoders.minestudio.kinds import IMAGE
-from vpt_gym.encoders.protocol import Flags, Rows, as_tensor, check_flags, check_frames, check_rows, count_of
+from vpt_gym.encoders.protocol import Flags, Rows
 from vpt_gym.errors import ObservationError, VPTGymError
 
 if TYPE_CHECKING:
     from vpt_gym.encoders.minestudio.encoder import PolicyEncoder
 
-__all__ = ["PolicyStream"]
+__all__ = ["PolicyStream", "sequences"]
 
 
 class PolicyStream:
@@ -30,12 +32,13 @@ class PolicyStream:
     Attributes:
         encoder: what it was made by.
         num_envs: N.
+        fingerprint: of the encoder.
     """
 
     def __init__(self, encoder: PolicyEncoder, num_envs: int) -> None:
-        check_count("num_envs", num_envs)
         self.encoder = encoder
-        self.num_envs = int(num_envs)
+        self.num_envs = check_count("num_envs", num_envs)
+        self.fingerprint = encoder.fingerprint
         self._memory = encoder._memory(self.num_envs)
         self._begun = [False] * self.num_envs
         self._running: list[Condition | None] = [None] * self.num_envs
@@ -81,7 +84,7 @@ class PolicyStream:
             VPTGymError: a row has no condition, but the policy needs one; or the policy was moved or set to training mode.
                 Whatever is raised, nothing has moved.
         """
-        rows_b = None if rows is None else check_rows(rows, self.num_envs)
+        rows_b = None if rows is None else check_rows(rows, self.num_envs, "step")
         seen = self._seen(frames, rows_b)
         first_b = check_flags(first, "step", (len(seen[IMAGE]),))
         chosen: Sequence[int] = range(self.num_envs) if rows_b is None else rows_b.tolist()
@@ -99,6 +102,45 @@ class PolicyStream:
         for row, condition in zip(chosen, conditions, strict=True):
             self._begun[row], self._running[row] = True, condition
         return latents
+
+    def encode(self, frames: Any, first: Flags, rows: Rows = None) -> Tensor:
+        """Encodes the next T frames of each row: a loop over steps of all of them.
+
+        Args:
+            frames: uint8 [n, T, H, W, 3]; a dict of `image` and [n, T, ...] for each of `also_reads`, where there are such.
+            first: bool [n, T], True where a frame opens an episode.
+            rows: as for `step`.
+
+        Returns:
+            float32 [n, T, latent_size] on the encoder's device.
+
+        Raises:
+            ObservationError: frames, `first`, `rows` or what else is read have the wrong dtype, shape or range.
+            VPTGymError: a row has no condition, but the policy needs one. Whatever is raised, nothing has moved.
+        """
+        batch, count = sequences(frames)
+        first_bt = check_flags(first, "encode", (batch, count))
+        given = frames if isinstance(frames, Mapping) else {IMAGE: frames}
+        if isinstance(frames, Mapping) and self.encoder.also_reads:
+            given = {key: given[key] for key in (IMAGE, *self.encoder.also_reads) if key in given}
+        for key, values in given.items():
+            array = isinstance(values, (np.ndarray, Tensor))
+            if not array or tuple(values.shape[:2]) != (batch, count):
+                came = f"one of shape {tuple(values.shape)}" if array else f"a {type(values).__name__}"
+                raise ObservationError(
+                    f"encode: {key!r} must be an array or tensor [{batch}, {count}, ...], as many sequences and frames as the "
+                    f"images, but {came} came."
+                )
+        before = self.state_dict()
+        steps: list[Tensor] = []
+        try:
+            for time in range(count):
+                now = {key: values[:, time] for key, values in given.items()}
+                steps.append(self.step(now if isinstance(frames, Mapping) else now[IMAGE], first_bt[:, time], rows))
+        except BaseException:  # Ctrl-C too
+            self.load_state_dict(before)
+            raise
+        return torch.stack(steps, dim=1)
 
     def state_dict(self) -> dict[str, Any]:
         """A copy of memory and conditions, with the encoder's fingerprint; for `load_state_dict` or `torch.save`."""
@@ -183,9 +225,20 @@ class PolicyStream:
             wanted = f"a dict of {', '.join(map(repr, (IMAGE, *also)))}" if also else "the frames alone"
             raise ObservationError(f"step: {self.encoder.name} reads {wanted}, but {came} came.")
         images = check_frames(given[IMAGE], "step", ("n",))
-        count = count_of(images, rows_b, self.num_envs)
+        count = count_of(images, rows_b, self.num_envs, "step")
         seen = {key: self.encoder._kind.also(key, given[key], count) for key in also}
         return {IMAGE: as_tensor(images[:, None], self.encoder.frame_size), **seen}
+
+
+def sequences(frames: Any) -> tuple[int, int]:
+    """B and T of sequences of frames [B, T, H, W, 3], or of a dict with them; raises ObservationError if they are none."""
+    images = frames.get(IMAGE) if isinstance(frames, Mapping) else frames
+    shape = tuple(getattr(images, "shape", ()))
+    if len(shape) != 5 or 0 in shape:
+        raise ObservationError(
+            f"encode: frames must be a uint8 array or tensor [B, T, height, width, 3], but one of shape {shape} came."
+        )
+    return shape[0], shape[1]
 
 
 def _entries(condition: Condition | None) -> dict[str, Any] | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +13,11 @@ from vpt_gym.encoders.minestudio.architecture import unlike_vpt
 from vpt_gym.encoders.minestudio.kinds import IMAGE, Kind, class_of
 from vpt_gym.encoders.minestudio.memories import Entries, RowMemory, check_tensors
 from vpt_gym.encoders.minestudio.steve import SteveKind, guided_latents
-from vpt_gym.encoders.vpt import LoadedWeights, VPTEncoder
+from vpt_gym.encoders.network import LatentNetwork
+from vpt_gym.encoders.stream import LatentStream, check_places
 from vpt_gym.errors import VPTGymError, WeightsError
-from vpt_gym.nn import Memory, VPTNet, accelerate
+from vpt_gym.latents import LatentChoice
+from vpt_gym.nn import VPTNet, accelerate
 from vpt_gym.precision import arithmetic
 from vpt_gym.weights import take_checkpoint
 from vpt_gym.weights.architecture import config_from_shapes
@@ -26,8 +28,8 @@ __all__ = ["on_vpt_gym"]
 class VPTMemory:
     """Rows of VPTPolicy on vpt_gym's network, as `VPTEncoder` steps them."""
 
-    def __init__(self, encoder: VPTEncoder, num_envs: int) -> None:
-        self._stream = encoder.stream(num_envs)
+    def __init__(self, network: LatentNetwork, num_envs: int) -> None:
+        self._stream = LatentStream(network, num_envs, "")
 
     def step(self, seen: dict[str, Tensor], opens_b: Tensor, rows: Sequence[int], entries: Sequence[Entries]) -> Tensor:
         """See `RowMemory`."""
@@ -44,45 +46,40 @@ class VPTMemory:
         del running
         mine = self._stream.state_dict()
         label = mine.pop("fingerprint")
-        tensors = check_tensors(state, mine)
-        _check_places(tensors)
-        self._stream.load_state_dict({"fingerprint": label, **tensors})
+        self._stream.load_state_dict({"fingerprint": label, **check_tensors(state, mine)})
 
 
 class SteveMemory:
     """Rows of SteveOnePolicy on vpt_gym's network: two memories each, the second for the frames seen without condition."""
 
-    def __init__(self, net: VPTNet, embed: nn.Linear, num_envs: int) -> None:
-        self._net, self._embed = net, embed
-        with arithmetic(net.device, "float32"):
-            self._memory = Memory.empty(
-                net.config, 2 * num_envs, blocks=net.config.blocks, device=net.device, dtype=net.dtype
-            )
+    def __init__(self, network: LatentNetwork, embed: nn.Linear, num_envs: int) -> None:
+        self._network, self._embed = network, embed
+        self._memory = network.memory(2 * num_envs)
 
     def step(self, seen: dict[str, Tensor], opens_b: Tensor, rows: Sequence[int], entries: Sequence[Entries]) -> Tensor:
         """See `RowMemory`. One call of the network for all rows, each frame convolved once."""
-        device = self._net.device
         # A row without guidance that is stepped beside one with it gets a second memory too, which nothing reads.
         width = 2 if any(entry["cond_scale"] != 0 for entry in entries) else 1
         slots = [2 * row + goal for row in rows for goal in range(width)]
         every = slots == list(range(len(self._memory.slot_b)))
-        with arithmetic(device, "float32"):
+        with self._network.arithmetic():
             goals_bc = self._embed(torch.stack([entry["mineclip_embeds"] for entry in entries]))
             # Without a condition the embedding is zero, and what the linear layer makes of it is its bias.
             goals_bgc = torch.stack([goals_bc, self._embed.bias.expand_as(goals_bc)], dim=1)[:, :width]
-            (latents_btc,) = self._net(
-                seen[IMAGE].to(device),
-                opens_b.to(device).repeat_interleave(width)[:, None],
-                self._memory,
-                layers=("final",),
-                rows_b=None if every else torch.tensor(slots, device=device),
-                goals_bgc=goals_bgc,
-            )
+        latents_btc, after = self._network.run(
+            seen[IMAGE],
+            opens_b.repeat_interleave(width)[:, None],
+            self._memory,
+            rows_b=None if every else torch.tensor(slots, device="cpu"),
+            goals_bgc=goals_bgc,
+        )
+        with self._network.arithmetic():
+            self._memory.move_to(after)
             return guided_latents(latents_btc.view(len(rows), width, -1), entries)
 
     def state_dict(self) -> dict[str, Any]:
         """See `RowMemory`."""
-        with arithmetic(self._net.device, "float32"):
+        with self._network.arithmetic():
             return {name: tensor.clone() for name, tensor in self._memory.tensors().items()}
 
     def load_state_dict(self, state: object, running: Sequence[Entries | None]) -> None:
@@ -90,21 +87,10 @@ class SteveMemory:
         del running
         mine = self._memory.tensors()
         tensors = check_tensors(state, mine)
-        _check_places(tensors)
-        with arithmetic(self._net.device, "float32"):
+        check_places(tensors)
+        with self._network.arithmetic():
             for name, tensor in mine.items():
                 tensor.copy_(tensors[name])
-
-
-def _check_places(tensors: Mapping[str, Tensor]) -> None:
-    """Raises VPTGymError unless every row's newest frame, and the number of those seen, lie within its ring."""
-    slots = tensors["keys_lbhmd"].shape[3]
-    for name, largest in (("slot_b", slots - 1), ("seen_b", slots)):
-        if not bool(((tensors[name] >= 0) & (tensors[name] <= largest)).all()):
-            raise VPTGymError(
-                f"A state's {name} must lie between 0 and {largest}, but {tensors[name].tolist()} came; load what "
-                "state_dict gave."
-            )
 
 
 def on_vpt_gym(kind: Kind, device: torch.device) -> tuple[Callable[[int], RowMemory], str] | str:
@@ -135,18 +121,16 @@ def on_vpt_gym(kind: Kind, device: torch.device) -> tuple[Callable[[int], RowMem
         )
     checkpoint = take_checkpoint(kind.name, tensors, device=device)
     net = VPTNet.from_tensors(config, checkpoint.tensors)
-    digest, report = checkpoint.digest, checkpoint.report
     del checkpoint, tensors  # what replaces a tensor is made beside it
+    network = LatentNetwork(net, LatentChoice(config, "final"), "float32")
     with arithmetic(device, "float32"):
-        path = accelerate(net)
+        backend = accelerate(net)
         if isinstance(kind, SteveKind):
             theirs = policy.net.mineclip_embed_linear
             embed = nn.Linear(theirs.in_features, theirs.out_features, device=device)
             embed.load_state_dict(theirs.state_dict())
-            return lambda num_envs: SteveMemory(net, embed, num_envs), path
-    options = {"device": str(device), "precision": "float32", "layer": "final", "pooling": "none"}
-    encoder = VPTEncoder(LoadedWeights(net, digest, report, "float32", path), kind.name, options)
-    return lambda num_envs: VPTMemory(encoder, num_envs), path
+            return lambda num_envs: SteveMemory(network, embed, num_envs), backend
+    return lambda num_envs: VPTMemory(network, num_envs), backend
 
 
 def _another(kind: Kind, device: torch.device) -> str | None:

@@ -162,9 +162,10 @@ class StepGraphs:
         return graph.output_bd.clone()
 
     def _forward(self, inputs: _Inputs, memory: Memory) -> Tensor:
-        outputs_btc = self._net(
+        outputs_btc, after = self._net(
             inputs.frames_nhwc[:, None], inputs.first_b[:, None], memory, layers=self._layers, rows_b=inputs.rows_b
         )
+        memory.move_to(after)
         return torch.cat([output_btc[:, 0] for output_btc in outputs_btc], dim=1).float()
 
     def _captured(self, inputs: _Inputs) -> _Graph | None:

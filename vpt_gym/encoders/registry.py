@@ -1,0 +1,112 @@
+"""Encoders by name: the table of schemes, and `load_encoder`, which opens any of them."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import re
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+from vpt_gym.encoders.protocol import Encoder
+from vpt_gym.errors import OptionError, VPTGymError
+
+__all__ = ["as_encoder", "load_encoder", "register_source", "schemes"]
+
+Load = Callable[..., Encoder]
+
+_TABLE: Final[dict[str, str]] = {
+    "random": "vpt:load_vpt",
+}
+"""Scheme to a module of this room and its function, one line a kind. By name, since what a module needs may be missing."""
+
+_registered: dict[str, Load] = {}
+_SCHEME: Final = re.compile(r"([a-z][a-z0-9-]+):")
+
+
+def load_encoder(source: Any, **options: Any) -> Any:
+    """Opens an encoder of any kind, by its source.
+
+    Args:
+        source: VPT weights, which are a hub repository (`owner/name`, `owner/name@revision`), a folder with
+            `model.safetensors`, a `.safetensors`, OpenAI `.weights` or Lightning `.ckpt` file, or `random:<preset>`, untrained,
+            perhaps with `?seed=N`; or `<scheme>:...` of another kind: see `vpt_gym.encoders.schemes()`.
+        options: of that kind. VPT's are `device`, `precision`, `layer` and `backend`: see `vpt_gym.encoders.vpt.load_vpt`.
+
+    Raises:
+        WeightsError: the weights cannot be found, trusted, or are not what they should be.
+        OptionError: the kind has no such option, or the option no such value.
+    """
+    found = _SCHEME.match(source) if isinstance(source, str) else None
+    load = _load_of(found[1]) if found else None
+    if load is None:
+        load = _imported("vpt:load_vpt")
+    signature = inspect.signature(load)
+    try:
+        signature.bind(source, **options)
+    except TypeError as error:
+        names = [name for name, parameter in signature.parameters.items() if parameter.kind is parameter.KEYWORD_ONLY]
+        raise OptionError(
+            f"load_encoder({source!r}): {error}; the options of this kind of encoder are {', '.join(names) or 'none'}."
+        ) from error
+    return load(source, **options)
+
+
+def register_source(name: str, load: Load) -> None:
+    """Adds a kind of encoder of one's own: from then on `load_encoder("<name>:...")` calls `load("<name>:...", **options)`.
+
+    Args:
+        name: the scheme: small letters, digits and hyphens, two at least.
+        load: takes the source, and the kind's options as keyword-only arguments; returns an encoder.
+
+    Worker processes know it where they import the module that calls this.
+
+    Raises:
+        OptionError: the name is no such word, or one of vpt_gym's own.
+    """
+    if _SCHEME.fullmatch(f"{name}:") is None:
+        raise OptionError(
+            f"The name of a source must be small letters, digits and hyphens, two at least, not {name!r}."
+        )
+    if name in _TABLE:
+        raise OptionError(f"{name!r} is a source of vpt_gym's own; choose another name.")
+    _registered[name] = load
+
+
+def schemes() -> dict[str, str]:
+    """Every scheme that `load_encoder` knows, with the first line of what its loader says of itself."""
+    found = {name: _load_of(name) for name in (*_TABLE, *_registered)}
+    return {name: (inspect.getdoc(load) or "").partition("\n")[0] for name, load in found.items()}
+
+
+def as_encoder(encoder: Encoder | str, options: Mapping[str, Any] | None) -> Encoder:
+    """The encoder itself, or the one that a source string and its options name.
+
+    Raises:
+        VPTGymError: options came with an encoder that is loaded already, or `encoder` is neither.
+    """
+    if isinstance(encoder, str):
+        loaded: Encoder = load_encoder(encoder, **(options or {}))
+        return loaded
+    if isinstance(encoder, type) or not isinstance(encoder, Encoder):
+        raise VPTGymError(
+            f"encoder must be one of vpt_gym's encoders or a source string, not a {type(encoder).__name__}; load_encoder makes "
+            "one from weights, vpt_gym.minestudio.encoder_from_policy from a policy of MineStudio."
+        )
+    if options is not None:
+        raise VPTGymError(
+            "encoder_options go with a source string; this encoder is loaded already, with its own options."
+        )
+    return encoder
+
+
+def _load_of(name: str) -> Load | None:
+    if name in _TABLE:
+        return _imported(_TABLE[name])
+    return _registered.get(name)
+
+
+def _imported(place: str) -> Load:
+    module, _, name = place.partition(":")
+    load: Load = getattr(importlib.import_module(f"vpt_gym.encoders.{module}"), name)
+    return load
