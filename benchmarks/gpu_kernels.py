@@ -186,7 +186,7 @@ def _attention(rows: int, device: torch.device, dtype: torch.dtype) -> Job:
     """Every slot of the ring is seen."""
     memory = Memory.empty(CONFIG, rows, blocks=1, device=device, dtype=dtype)
     memory.seen_b.fill_(memory.slots)
-    window = Window.of(memory, torch.zeros((rows, 1), device=device, dtype=torch.bool), None)
+    window = Window.of(memory, torch.zeros((rows, 1), device=device, dtype=torch.bool), None, written_first=True)
     heads, size = CONFIG.heads, CONFIG.head_size
     new = (_random(rows, heads, size).to(device, dtype) for _ in range(3))
     relation = _random(rows, heads, RELATION_RANK).to(device, dtype), _random(RELATION_RANK, memory.slots)

@@ -69,7 +69,9 @@ def against_batch(
         for size in sizes if sweep % 2 == 0 else sizes[::-1]:
             print(f"sweep {sweep + 1} of {sweeps}: {size} environments", file=sys.stderr)
             times: dict[str, list[list[float]]] = {}
-            take_turns({"step": (candidate.open(size, pictures).step, seconds / sweeps)}, times)
+            step, _ = candidate.open(size, pictures)
+            take_turns({"step": (step, seconds / sweeps)}, times)
+            del step
             medians[size].append(summary(times["step"])["p50"])
             gc.collect()
     return [

@@ -16,7 +16,7 @@ from vpt_gym.bench.pictures import load_pictures
 from vpt_gym.bench.plan import Plan
 from vpt_gym.bench.report import heading, tables
 from vpt_gym.bench.run import Bench
-from vpt_gym.errors import VPTGymError
+from vpt_gym.errors import OptionError
 from vpt_gym.running.files import write_json
 
 PLAN = Plan(
@@ -195,10 +195,10 @@ def test_an_encoder_whose_products_torch_does_not_see_has_no_share_of_the_peak(
 
 
 def test_what_makes_no_sense_for_an_encoder_is_a_sentence(stranger: Stranger, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(VPTGymError, match="stranger: is an encoder of the kind stranger; leave --against out"):
+    with pytest.raises(OptionError, match="stranger: is an encoder of the kind stranger; leave --against out"):
         Bench(Plan("stranger:", rivals=("minestudio",), threads=1))
     monkeypatch.setattr(stranger, "also_reads", ("compass",))
-    with pytest.raises(VPTGymError, match="reads compass too"):
+    with pytest.raises(OptionError, match="reads compass too"):
         Bench(Plan("stranger:", threads=1))
 
 

@@ -74,6 +74,22 @@ def test_a_ppo_iteration_of_each_way_and_the_real_buffers(script: ModuleType) ->
     assert found["observations_smaller"] in {192.0, 768.0}
 
 
+@pytest.mark.parametrize("script", ["scaling"], indirect=True)
+def test_batches_and_an_episode_are_measured(script: ModuleType) -> None:
+    encoder = encoder_of(random_net())
+    found = script.against_batch(encoder, NOISE, (1, 2), 0.001, 2)
+    assert [(one["batch"], len(one["sweep_medians"])) for one in found] == [(1, 2), (2, 2)]
+    seconds = script.along_episode(encoder, NOISE, 11)
+    assert {name: len(times) for name, times in seconds.items()} == {"old": 11, "young": 3}
+
+
+@pytest.mark.parametrize("script", ["wrapper_overhead"], indirect=True)
+def test_the_wrapper_is_measured_inside_and_outside(script: ModuleType) -> None:
+    seconds, shares = script.measure(encoder_of(random_net()), NOISE, 2, 3, 2)
+    assert {name: len(times) for name, times in seconds.items()} == dict.fromkeys(seconds, 3)
+    assert len(shares) == 3
+
+
 @pytest.mark.parametrize("script", ["prepared"], indirect=True)
 def test_prepared_environments_end_one_after_the_other(script: ModuleType) -> None:
     venv = VecVPTLatent(script.PreparedVecEnv(4, NOISE, episode=8), encoder_of(random_net()))

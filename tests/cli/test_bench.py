@@ -8,8 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.bench.strangers import Stranger
 from vpt_gym.bench import accuracy
 from vpt_gym.cli.main import main
+from vpt_gym.encoders import registry
 from vpt_gym.errors import VPTGymError
 
 SHORT = ("bench", "--encoder", "random:tiny", "--device", "cpu", "--batch", "2", "--seconds", "0.001", "--threads", "1")
@@ -78,6 +80,25 @@ def test_an_encoders_own_options_reach_it(tmp_path: Path) -> None:
     record = json.loads(target.read_text())
     assert record["encoder"]["options"]["layer"] == "cnn"
     assert record["arguments"]["encoder_options"] == {"layer": "cnn", "device": "cpu"}
+
+
+def test_a_registered_encoder_that_is_no_vpt(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def load(source: str, *, width: int = 5) -> Stranger:
+        assert (source, width) == ("stranger:x", 7)
+        return Stranger()
+
+    monkeypatch.setitem(registry._registered, "stranger", load)
+    target = tmp_path / "bench.json"
+    given = ["--encoder", "stranger:x", "--encoder-arg", "width=7", "--batch", "3", "--seconds", "0.001"]
+    assert main(["bench", *given, "--threads", "1", "--json", str(target)]) == 0
+    assert "no choice of precision" in capsys.readouterr().out
+    (cell,) = json.loads(target.read_text())["cells"]
+    assert (cell["batch"], cell["candidate"]) == (3, "float32")
+    assert main(["bench", *given, "--precision", "bfloat16"]) == 1
+    assert "the options of this kind of encoder are width" in capsys.readouterr().err
+    assert main(["bench", *given, "--device", "cpu"]) == 1
 
 
 def test_wrong_files_are_refused_before_anything_is_measured(

@@ -28,19 +28,23 @@ CALLS = {"cpu": 1, "cuda": 10}
 def flops_per_frame(encoder: Encoder) -> int | None:
     """Nominal FLOPs of one frame, two for each multiply-add of convolutions and matrix products; None where torch sees none.
 
-    Of VPT's networks they are counted on the network as it is defined, on tensors without numbers: what runs may save some
-    (Winograd) or waste some (padding), and torch does not see into oneDNN's own operators.
+    Of VPT's networks they are counted on the network as it is defined: what runs may save some (Winograd) or waste some
+    (padding), and torch does not see into oneDNN's own operators.
     """
     facts = encoder.describe()
     frames_nhwc = np.zeros((1, encoder.frame_size, encoder.frame_size, 3), np.uint8)
     if facts["kind"] != "vpt":
         stream = encoder.stream(1)
         return count_flops(lambda: stream.step(frames_nhwc, np.ones(1, np.bool_))) or None
-    config, meta = VPTConfig(**facts["architecture"]), torch.device("meta")
+    config = VPTConfig(**facts["architecture"])
     choice = LatentChoice(config, facts["options"]["layer"])
-    with meta, torch.no_grad():
-        net, memory = VPTNet(config), Memory.empty(config, 1, blocks=choice.blocks, device=meta, dtype=torch.float32)
-        frames_bthwc, first_bt = torch.from_numpy(frames_nhwc[None]).to(meta), torch.zeros(1, 1, dtype=torch.bool)
+    with torch.device("meta"):
+        shapes = {name: tensor.shape for name, tensor in VPTNet(config).state_dict().items()}
+    # All weights are one and the same zero: another 2x network would be a GB more.
+    net = VPTNet.from_tensors(config, {name: torch.zeros(()).expand(shape) for name, shape in shapes.items()})
+    memory = Memory.empty(config, 1, blocks=choice.blocks, device=torch.device("cpu"), dtype=torch.float32)
+    frames_bthwc, first_bt = torch.from_numpy(frames_nhwc[None]), torch.zeros(1, 1, dtype=torch.bool)
+    with torch.no_grad():
         return count_flops(lambda: net(frames_bthwc, first_bt, memory, layers=choice.layers))
 
 

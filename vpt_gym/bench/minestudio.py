@@ -10,7 +10,7 @@ import torch
 from vpt_gym.bench.candidates import Candidate, frames_in_turn
 from vpt_gym.bench.pictures import Pictures
 from vpt_gym.bench.rounds import Step
-from vpt_gym.config import FRAME_SIZE, VPTConfig
+from vpt_gym.config import VPTConfig
 from vpt_gym.encoders.minestudio.package import import_minestudio
 
 __all__ = ["minestudio_network", "of_minestudio", "policy_options"]
@@ -66,7 +66,7 @@ def policy_options(config: VPTConfig) -> dict[str, Any]:
         "attention_memory_size": 2 * config.memory,
         "diff_mlp_embedding": False,
         "hidsize": config.hidden_size,
-        "img_shape": [FRAME_SIZE, FRAME_SIZE, 3],
+        "img_shape": [config.frame_size, config.frame_size, 3],
         "impala_chans": [16, 32, 32],
         "impala_kwargs": {"post_pool_groups": 1},
         "impala_width": config.impala_width,

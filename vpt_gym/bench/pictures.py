@@ -96,4 +96,5 @@ def _draw(random: np.random.Generator, size: int) -> Frames:
     world = np.asarray(cv2.resize(coarse, (128 + FRAMES_KEPT, 128), interpolation=cv2.INTER_LINEAR), dtype=np.uint8)
     frames = np.stack([world[:, step : step + 128] for step in range(FRAMES_KEPT)])
     frames[:, 52:76, 52:76] = random.integers(0, 256, (24, 24, 3), dtype=np.uint8)
-    return resize(frames, size)
+    small: Frames = resize(frames, size)
+    return small

@@ -20,7 +20,7 @@ from vpt_gym.bench.plan import Plan
 from vpt_gym.bench.rounds import Step, Times, summary, take_turns
 from vpt_gym.config import VPTConfig
 from vpt_gym.encoders.protocol import Encoder
-from vpt_gym.errors import VPTGymError
+from vpt_gym.errors import OptionError
 from vpt_gym.precision import DTYPES
 from vpt_gym.running.machine import commit, hardware
 from vpt_gym.running.stopping import Stopped, StopSignal
@@ -63,7 +63,7 @@ class Bench:
         self.encoders = _encoders(plan)
         one = next(iter(self.encoders.values()))
         if one.also_reads:
-            raise VPTGymError(f"{plan.encoder} reads {', '.join(one.also_reads)} too; give an encoder of images alone.")
+            raise OptionError(f"{plan.encoder} reads {', '.join(one.also_reads)} too; give an encoder of images alone.")
         facts, self.device = one.describe(), one.device
         self.candidates = {name: of_encoder(encoder) for name, encoder in self.encoders.items()}
         self.candidates |= _rivals(plan, facts, self.device)
@@ -204,7 +204,7 @@ def _rivals(plan: Plan, facts: dict[str, Any], device: torch.device) -> dict[str
     if not plan.rivals:
         return {}
     if facts["kind"] != "vpt":
-        raise VPTGymError(
+        raise OptionError(
             f"--against {','.join(plan.rivals)} builds MineStudio's network at the sizes of a VPT network, but {plan.encoder} "
             f"is an encoder of the kind {facts['kind']}; leave --against out."
         )
