@@ -1,14 +1,15 @@
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Callable
 
 import numpy as np
 import pytest
 import torch
 
 from tests.support.network import SMALL, encoder_of, random_net
-from vpt_gym.bench import minestudio
-from vpt_gym.bench.candidates import fill_memory, frames_in_turn, measured_open, of_encoder
+from vpt_gym.bench import candidates, minestudio
+from vpt_gym.bench.candidates import Candidate, fill_memory, frames_in_turn, measured_open, of_encoder
 from vpt_gym.bench.minestudio import minestudio_network, of_minestudio
 from vpt_gym.bench.pictures import Pictures
 from vpt_gym.encoders.minestudio.package import check_installed
@@ -25,6 +26,23 @@ def test_our_candidate_steps_every_row_on_a_full_memory() -> None:
     assert latents.shape == (3, SMALL.hidden_size)
     assert np.isfinite(latents).all()
     assert device_bytes is None
+
+
+def test_on_cuda_what_opening_and_two_steps_keep_is_counted_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    happened: list[str] = []
+
+    def reserved(device: torch.device) -> int:
+        assert device.type == "cuda"
+        return 1000 + 500 * len(happened)
+
+    def open_rows(batch: int, pictures: Pictures) -> tuple[Callable[[], object], float]:
+        happened.append("open")
+        return lambda: happened.append("step"), 8.0
+
+    monkeypatch.setattr(candidates, "_reserved", reserved)
+    cuda = Candidate("x", "float32", torch.device("cuda"), open_rows)
+    assert measured_open(cuda, 3, NOISE)[1:] == (8.0, 500.0)
+    assert happened == ["open", "step", "step"]
 
 
 def test_state_is_counted_for_one_environment() -> None:

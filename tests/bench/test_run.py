@@ -6,9 +6,10 @@ import os
 import signal
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
+import torch
 
 import vpt_gym
 from tests.bench.strangers import Stranger
@@ -111,6 +112,26 @@ def test_what_ran_out_of_memory_is_a_line(record: dict[str, Any]) -> None:
     assert "minestudio  out of memory" in " ".join(tables({**record, "cells": cells}).split("\n")).replace("   ", "  ")
 
 
+def test_a_candidate_that_runs_out_of_memory_is_left_out_of_its_block() -> None:
+    def too_much(*_: object) -> NoReturn:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    bench = Bench(replace(PLAN, batches=(1,), accuracy_steps=0))
+    bench.candidates["float32"] = replace(bench.candidates["float32"], open=too_much)
+    assert bench.run()
+    lost, measured = bench.record["cells"]
+    assert lost == {"batch": 1, "candidate": "float32", "failed": "out of memory"}
+    assert measured["candidate"] == "bfloat16"
+    assert "float32   out of memory" in tables(bench.record)
+
+
+def test_accuracy_loads_float32_where_it_is_not_measured() -> None:
+    bench = Bench(replace(PLAN, batches=(), precisions=("bfloat16",)))
+    assert bench.run()
+    assert list(bench.record["accuracy"]) == ["bfloat16"]
+    assert bench.record["accuracy"]["bfloat16"]["error_median"] > 0
+
+
 def test_ctrl_c_keeps_what_was_measured(tmp_path: Path) -> None:
     bench = Bench(PLAN)
     target = tmp_path / "bench.json"
@@ -185,7 +206,7 @@ def test_any_encoder_is_measured_as_far_as_that_makes_sense(stranger: Stranger) 
 def test_an_encoder_whose_products_torch_does_not_see_has_no_share_of_the_peak(
     stranger: Stranger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(stranger, "latents", lambda frames: vpt_gym.bench.run.torch.zeros(len(frames), 5))
+    monkeypatch.setattr(stranger, "latents", lambda frames: torch.zeros(len(frames), 5))
     bench = Bench(Plan("stranger:", batches=(2,), seconds=0.001, threads=1))
     assert bench.run()
     (cell,) = bench.record["cells"]
