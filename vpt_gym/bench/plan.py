@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
@@ -25,7 +25,3 @@ class Plan:
     accuracy_steps: int = 1000
     videos: tuple[Path, ...] = ()
     threads: int | None = None
-
-    def to_dict(self) -> dict[str, Any]:
-        """For the JSON."""
-        return {**asdict(self), "videos": [str(path) for path in self.videos]}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Callable
+from dataclasses import asdict
 from datetime import datetime
 from functools import partial
 from pathlib import Path
@@ -75,7 +76,7 @@ class Bench:
             "format": "vpt-gym bench 2",
             "complete": False,
             "date": datetime.now().astimezone().isoformat(timespec="seconds"),
-            "arguments": plan.to_dict(),
+            "arguments": {**asdict(plan), "videos": [str(path) for path in plan.videos]},
             "versions": versions(),
             "hardware": hardware(self.device),
             "commit": commit(Path(vpt_gym.__file__).parent),
