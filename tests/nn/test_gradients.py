@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from itertools import pairwise
 
 import pytest
@@ -105,7 +106,7 @@ def test_first_stops_gradients(net: VPTNet) -> None:
         memory, first = memory_of(net), torch.zeros(ROWS, 8, dtype=torch.bool)
         first[:, 5] = True
         seen: list[Tensor] = []
-        hook = net.cnn.register_forward_hook(lambda _module, _given, made: seen.append(made) or made.retain_grad())
+        hook = net.cnn.register_forward_hook(partial(keep, seen))
         (_,), memory = net(frames(8)[:, :border], first[:, :border], memory, layers=("final",))
         (out,), _ = net(frames(8)[:, border:], first[:, border:], memory, layers=("final",))
         out[:, 5 - border :].sum().backward()
@@ -115,6 +116,11 @@ def test_first_stops_gradients(net: VPTNet) -> None:
         )
         assert float(reached[:, -3:].abs().max()) > 0
         assert float(reached[:, :-3].abs().sum()) == 0
+
+
+def keep(seen: list[Tensor], _module: torch.nn.Module, _given: object, made: Tensor) -> None:
+    made.retain_grad()
+    seen.append(made)
 
 
 def test_finite_differences() -> None:

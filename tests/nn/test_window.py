@@ -1,4 +1,4 @@
-"""The window's arithmetic against the naive definition: what a frame may see, whatever `first`, chunks, rows and wrap-around."""
+"""The window against the naive definition: what a frame may see, whatever `first`, chunks, rows and wrap-around."""
 
 from __future__ import annotations
 
