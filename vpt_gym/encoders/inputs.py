@@ -12,7 +12,7 @@ from torch import Tensor
 
 from vpt_gym.encoders.protocol import Flags, Frames
 from vpt_gym.errors import ObservationError
-from vpt_gym.frames import resize
+from vpt_gym.resize import resize
 
 __all__ = ["as_tensor", "check_flags", "check_frames", "check_rows", "count_of", "sequences_of"]
 
