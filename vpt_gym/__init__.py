@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from vpt_gym.encoders.stream import LatentStream
     from vpt_gym.encoders.vpt import VPTEncoder
     from vpt_gym.errors import VPTGymError
+    from vpt_gym.weights import save_checkpoint
     from vpt_gym.wrappers.single import VPTLatentObservation
 
 __all__ = [
@@ -32,6 +33,7 @@ __all__ = [
     "load_network",
     "minestudio",
     "register_source",
+    "save_checkpoint",
     "sb3",
     "vector",
 ]
@@ -46,6 +48,7 @@ _HOMES = {
     "load_encoder": "vpt_gym.encoders",
     "load_network": "vpt_gym.encoders.loading",
     "register_source": "vpt_gym.encoders",
+    "save_checkpoint": "vpt_gym.weights",
 }
 
 try:

@@ -77,7 +77,7 @@ class FrameEncoder(nn.Module):
         self.linear = nn.Linear(config.dense_size, config.hidden_size, bias=False)
 
     def forward(self, frames_nhwc: Tensor) -> Tensor:
-        """uint8 [N, 128, 128, 3] -> [N, hidden_size] in the weights' precision."""
+        """uint8 [N, frame_size, frame_size, 3] -> [N, hidden_size] in the weights' precision."""
         passes = torch.split(frames_nhwc, _FRAMES_PER_PASS.get(frames_nhwc.device.type, len(frames_nhwc)))
         return torch.cat([self._pass(piece_nhwc) for piece_nhwc in passes])
 
