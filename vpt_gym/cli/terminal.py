@@ -48,11 +48,11 @@ class TerminalReporter(Reporter):
         config = self.config
         arguments = "".join(f", {key}={value!r}" for key, value in config.env_kwargs.items())
         head = " - ".join(str(width) for width in config.net_arch) or "linear"
-        print(f"{config.env_id}: {config.algo.upper()} on VPT latents, {config.planned_steps:,} steps")
+        print(f"{config.env_id}: {config.algo.upper()} on latents, {config.planned_steps:,} steps")
         print(f"  environment  {config.n_envs} in parallel{arguments}, seed {config.seed}")
         print(f"  encoder      {facts.encoder}")
         if facts.untrained:
-            print("               UNTRAINED: random weights, the architecture of VPT without what it learned")
+            print("               UNTRAINED: random weights, an architecture without anything learned")
         print(f"  head         {head}, on the CPU; torch uses {_plural(facts.threads, 'thread')}")
         print(f"  run folder   {facts.folder}", flush=True)
 

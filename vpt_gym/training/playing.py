@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
-from typing import Any, Protocol
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -14,16 +14,11 @@ from stable_baselines3.common.vec_env import VecEnv
 
 from vpt_gym.running.stopping import StopSignal
 from vpt_gym.training.report import Reporter, Score
+from vpt_gym.training.video import EpisodeRecorder
 
 __all__ = ["play_model", "play_random"]
 
 Array = npt.NDArray[Any]
-
-
-class Watcher(Protocol):
-    """Sees each step of an evaluation, as `evaluate_policy` offers it."""
-
-    def __call__(self, env_index: int, reward: float, done: bool) -> None: ...
 
 
 class RandomPolicy:
@@ -53,9 +48,8 @@ def play_random(frames: VecEnv, episodes: int, *, seed: int, reporter: Reporter,
         Stopped: the user pressed Ctrl-C.
     """
     frames.seed(seed)
-    return _play(
-        RandomPolicy(frames, seed), frames, episodes, False, _caller("random policy", episodes, reporter, stop)
-    )
+    caller = _Caller("random policy", episodes, reporter, stop)
+    return _play(RandomPolicy(frames, seed), frames, caller)
 
 
 def play_model(
@@ -65,47 +59,59 @@ def play_model(
     *,
     seed: int,
     deterministic: bool,
+    film: Path | None,
+    fps: float,
     reporter: Reporter,
     stop: StopSignal,
-    watcher: Watcher | None = None,
-) -> Score:
-    """The model's score over whole episodes, spread over the environments before the first step.
+) -> tuple[Score, Path | None]:
+    """The model's score over whole episodes, spread over the environments before the first step, and a film of some.
 
     With fixed shares per environment (`evaluate_policy`), short episodes don't count more often than long ones.
+
+    Args:
+        film: where the film goes; None for no film.
+        fps: frames per second at which the environment's steps look natural.
+
+    Returns:
+        The score; and `film` if one was made, which takes an environment that renders `rgb_array`.
 
     Raises:
         Stopped: the user pressed Ctrl-C.
     """
+    recorder = None
+    if film is not None and venv.render_mode == "rgb_array":
+        # `evaluate_policy` gives the last environments the larger share of the episodes.
+        recorder = EpisodeRecorder(venv, venv.num_envs - 1, fps)
     venv.seed(seed)
-    return _play(model, venv, episodes, deterministic, _caller("evaluation", episodes, reporter, stop, watcher))
+    caller = _Caller("evaluation", episodes, reporter, stop, recorder)
+    score = _play(model, venv, caller, deterministic=deterministic)
+    if recorder is None or film is None:
+        return score, None
+    recorder.save(film)
+    return score, film
 
 
-def _play(
-    policy: BaseAlgorithm | RandomPolicy,
-    venv: VecEnv,
-    episodes: int,
-    deterministic: bool,
-    callback: Callable[[dict[str, Any], dict[str, Any]], None],
-) -> Score:
+class _Caller:
+    """What `evaluate_policy` calls after every step of every environment."""
+
+    def __init__(
+        self, what: str, episodes: int, reporter: Reporter, stop: StopSignal, recorder: EpisodeRecorder | None = None
+    ) -> None:
+        self.what, self.episodes, self.reporter, self.stop, self.recorder = what, episodes, reporter, stop, recorder
+        self.done = 0
+
+    def __call__(self, here: dict[str, Any], _: dict[str, Any]) -> None:
+        self.stop.check()
+        if self.recorder is not None:
+            self.recorder(int(here["i"]), float(here["reward"]), bool(here["done"]))
+        if here["done"]:
+            self.done += 1
+            self.reporter.playing(self.what, self.done, self.episodes)
+
+
+def _play(policy: BaseAlgorithm | RandomPolicy, venv: VecEnv, caller: _Caller, *, deterministic: bool = False) -> Score:
     returns, _ = evaluate_policy(
-        policy, venv, episodes, deterministic=deterministic, callback=callback, return_episode_rewards=True
+        policy, venv, caller.episodes, deterministic=deterministic, callback=caller, return_episode_rewards=True
     )
     assert isinstance(returns, list)
     return Score.of(returns)
-
-
-def _caller(
-    what: str, episodes: int, reporter: Reporter, stop: StopSignal, watcher: Watcher | None = None
-) -> Callable[[dict[str, Any], dict[str, Any]], None]:
-    done = 0
-
-    def callback(here: dict[str, Any], _: dict[str, Any]) -> None:
-        nonlocal done
-        stop.check()
-        if watcher is not None:
-            watcher(int(here["i"]), float(here["reward"]), bool(here["done"]))
-        if here["done"]:
-            done += 1
-            reporter.playing(what, done, episodes)
-
-    return callback
