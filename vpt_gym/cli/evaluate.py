@@ -43,7 +43,7 @@ def run(arguments: argparse.Namespace) -> int:
     with TerminalReporter() as reporter:
         result = evaluate(config, reporter)
     how = "likeliest actions" if config.deterministic else "sampled actions"
-    print(f"{result.training.env_id}: {result.training.algo.upper()} of {config.run}")
+    print(f"{result.training.env_id}: {result.training.algo.upper()} of {config.folder}")
     print(f"  return   {score_words(result.score)}, {how}")
     if result.baseline is not None:
         print(f"  random   {score_words(result.baseline)}, measured when the run was trained")

@@ -239,7 +239,7 @@ class EvaluationConfig:
         OptionError: a value is out of range.
     """
 
-    run: Annotated[Path, Option("a run folder of vpt-gym train", PATH, flag="RUN")]
+    folder: Annotated[Path, Option("a run folder of vpt-gym train", PATH, flag="RUN")]
     episodes: Annotated[int, _playing("how many", COUNT)] = 20
     seed: Annotated[
         int | None, _playing("of environments and sampling (default: one that training has not used)", WHOLE)

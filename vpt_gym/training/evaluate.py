@@ -56,7 +56,7 @@ def evaluate(config: EvaluationConfig, reporter: Reporter | None = None) -> Eval
         KeyboardInterrupt: Ctrl-C or SIGTERM came.
     """
     reporter = reporter or Reporter()
-    folder = RunFolder.open(config.run)
+    folder = RunFolder.open(config.folder)
     recorded = folder.read_config()
     try:
         training = TrainingConfig.from_dict(recorded["training"])
@@ -74,13 +74,13 @@ def evaluate(config: EvaluationConfig, reporter: Reporter | None = None) -> Eval
     try:
         with closing(load_encoder(config.encoder or training.encoder, **options)) as encoder:
             facts = encoder.describe()
-            _check_fingerprint(facts, recorded["encoder"], config.run)
+            _check_fingerprint(facts, recorded["encoder"], config.folder)
             with closing(latent_envs(training, encoder, n_envs, seed)) as latents, stop:
                 venv = load_statistics(training, folder.statistics, latents)
                 model = load_model(training, folder.model, venv)
                 # Loading restores the generator of the training run; the sampled actions belong to this evaluation's seed.
                 model.set_random_seed(seed)
-                reporter.starting(Facts(facts["words"], facts["untrained"], torch.get_num_threads(), config.run))
+                reporter.starting(Facts(facts["words"], facts["untrained"], torch.get_num_threads(), config.folder))
                 score, video = play_model(
                     model,
                     venv,
