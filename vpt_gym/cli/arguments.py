@@ -7,10 +7,11 @@ import json
 import shutil
 from collections.abc import Callable
 from dataclasses import MISSING, fields
+from functools import partial
 from typing import Any, TypeVar
 
 from vpt_gym.errors import OptionError
-from vpt_gym.running.options import COUNT, FLAG, OBJECT, POSITIVE, Declared, Kind, Option, options_of
+from vpt_gym.running.options import COUNT, POSITIVE, Declared, Kind, options_of
 
 __all__ = ["Formatter", "add_command", "add_option", "count", "env_arg", "positive", "record_of"]
 
@@ -67,29 +68,23 @@ def record_of(record: type[T], arguments: argparse.Namespace) -> T:
 
 def add_option(group: Any, declared: Declared) -> None:
     """Adds the argument of one option, or those of its entries."""
-    name, option, default = declared
+    name, kind, default, option = declared
     for key, entry in option.entries.items():
-        group.add_argument(
-            _flag(key),
-            dest=name,
-            action=_Entry,
-            type=_entry(key, entry.kind),
-            metavar=entry.metavar or entry.kind.metavar,
-            help=_escaped(entry.help),
-        )
+        part = Declared(key, str, None, entry)
+        group.add_argument(_flag(key), dest=name, action=_Entry, type=partial(_entry, part), **_looks(part))
     if option.flag == "":
         return
-    flag = _flag(name) if option.flag is None else option.flag
-    settings: dict[str, Any] = {"help": _escaped(option.help + _default(option, default))}
-    if option.kind is FLAG:
+    settings = _looks(declared)
+    if kind is bool:
+        del settings["metavar"]
         settings["action"] = argparse.BooleanOptionalAction if default else "store_true"
-    else:
-        settings["metavar"] = option.metavar or option.kind.metavar
-        settings["type"] = typed(option.kind)
-    if option.kind is OBJECT:
+    elif kind is dict:
         settings |= {"action": _Entry, "type": env_arg}
-    elif option.kind.repeats:
+    elif kind is tuple and option.kind is None:
         settings["action"] = "append"
+    else:
+        settings["type"] = partial(_value, declared.kind)
+    flag = option.flag or _flag(name)
     if flag.startswith("-"):
         group.add_argument(flag, dest=name, required=default is MISSING, **settings)
     else:
@@ -99,9 +94,7 @@ def add_option(group: Any, declared: Declared) -> None:
 class _Entry(argparse.Action):
     """Puts one key and its value into the dict of an option, each key once."""
 
-    def __call__(
-        self, parser: Any, namespace: argparse.Namespace, values: Any, option_string: str | None = None
-    ) -> None:
+    def __call__(self, parser: Any, namespace: Any, values: Any, option_string: str | None = None) -> None:
         key, value = values
         entries = vars(namespace).setdefault(self.dest, {})
         if key in entries:
@@ -113,36 +106,35 @@ def _flag(name: str) -> str:
     return f"--{name.replace('_', '-')}"
 
 
-def _escaped(text: str) -> str:
-    return text.replace("%", "%%")  # argparse formats every help
+def _looks(declared: Declared) -> dict[str, Any]:
+    """How an option shows in a help."""
+    _, kind, default, option = declared
+    if kind in (dict, tuple) and option.kind is None:
+        ending = "; repeat for more"
+    elif default is MISSING or default is None or default is False:
+        ending = ""
+    else:
+        shown = "yes" if default is True else "none" if default == () else default
+        shown = f"{default:,}" if option.kind is COUNT else shown
+        ending = f" (default: {shown})"
+    words = f"{option.help}{ending}".replace("%", "%%")  # argparse formats it
+    return {"help": words, "metavar": option.metavar or declared.kind.metavar}
 
 
-def _default(option: Option, default: Any) -> str:
-    """How a help ends; a default that a sentence explains better is None."""
-    if option.kind.repeats:
-        return "; repeat for more"
-    if default is MISSING or default is None:
-        return ""
-    if option.kind is FLAG:
-        return " (default: yes)" if default else ""
-    return f" (default: {f'{default:,}' if option.kind is COUNT else 'none' if default == () else default})"
-
-
-def typed(kind: Kind) -> Callable[[str], Any]:
+def _value(kind: Kind, text: str) -> Any:
     """What argparse takes as a `type`: the text's value, or a refusal of the text."""
-
-    def read(text: str) -> Any:
-        value = kind.read(text)
-        # Of what may be given several times, each time is one of the list.
-        if not kind.fits([value] if kind.repeats else value):
-            raise argparse.ArgumentTypeError(f"{text!r} is not {kind.words}")
-        return value
-
-    return read
+    value = kind.read(text)
+    if not kind.fits(value):
+        raise argparse.ArgumentTypeError(f"{text!r} is not {kind.words}")
+    return value
 
 
-count = typed(COUNT)
-positive = typed(POSITIVE)
+def _entry(declared: Declared, text: str) -> tuple[str, Any]:
+    return declared.name, _value(declared.kind, text)
+
+
+count = partial(_value, COUNT)
+positive = partial(_value, POSITIVE)
 
 
 def env_arg(text: str) -> tuple[str, Any]:
@@ -154,8 +146,3 @@ def env_arg(text: str) -> tuple[str, Any]:
         return key, json.loads(value)
     except ValueError:
         return key, value
-
-
-def _entry(key: str, kind: Kind) -> Callable[[str], tuple[str, Any]]:
-    read = typed(kind)
-    return lambda text: (key, read(text))

@@ -69,7 +69,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         metavar="KEY=VALUE",
         help="an option of that kind of encoder, as for load_encoder; can be repeated",
     )
-    add_option(what, Declared("device", ENCODER_OPTIONS.entries["device"], None))
+    add_option(what, Declared("device", str, None, ENCODER_OPTIONS.entries["device"]))
     what.add_argument(
         "--batch",
         dest="batches",

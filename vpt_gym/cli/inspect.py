@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 from vpt_gym.cli.arguments import add_command, record_of
 from vpt_gym.config import VPTConfig
-from vpt_gym.running.options import FLAG, Option, check_options
+from vpt_gym.running.options import Option, check_options
 from vpt_gym.training.config import ENCODER_OPTIONS
 
 __all__ = ["add_parser"]
@@ -50,7 +50,7 @@ class Inspection:
     """What `vpt-gym inspect` is asked."""
 
     source: Annotated[str, Option("an encoder, as for vpt-gym train --encoder", flag="SOURCE")]
-    json: Annotated[bool, Option("print one JSON object, with every tensor's name", FLAG)] = False
+    json: Annotated[bool, Option("print one JSON object, with every tensor's name")] = False
     encoder_options: Annotated[dict[str, Any], ENCODER_OPTIONS] = field(default_factory=dict)
 
     def __post_init__(self) -> None:

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from functools import partial
 from pathlib import Path
-from types import MappingProxyType
 from typing import Annotated, Any, Final
 
 from vpt_gym.config import PRECISIONS
@@ -14,13 +13,8 @@ from vpt_gym.errors import OptionError, VPTGymError
 from vpt_gym.running.options import (
     COUNT,
     FILM,
-    FLAG,
     FRACTION,
-    OBJECT,
-    PATH,
     POSITIVE,
-    TEXTS,
-    WHOLE,
     WIDTHS,
     Kind,
     Option,
@@ -54,34 +48,23 @@ class Algorithm:
 
 
 _ANY_SPACE: Final = ("Box", "Discrete", "MultiDiscrete", "MultiBinary")
-_PPO: Final = {
-    "learning_rate": 1e-3,
-    "n_steps": 64,
-    "batch_size": 64,
-    "n_epochs": 4,
-    "gamma": 0.99,
-    "gae_lambda": 0.95,
-    "ent_coef": 0.01,
-}
-_A2C: Final = {"learning_rate": 7e-4, "n_steps": 8, "gamma": 0.99, "gae_lambda": 1.0, "ent_coef": 0.01}
+_PPO: Final = {"learning_rate": 1e-3, "n_steps": 64, "batch_size": 64, "n_epochs": 4, "gae_lambda": 0.95}
 _REPLAY: Final = {"gamma": 0.99, "buffer_size": 50_000, "learning_starts": 1_000}
 
-ALGORITHMS: Final[Mapping[str, Algorithm]] = MappingProxyType(
-    {
-        "ppo": Algorithm(_ANY_SPACE, MappingProxyType(_PPO), on_policy=True),
-        "a2c": Algorithm(_ANY_SPACE, MappingProxyType(_A2C), on_policy=True),
-        "dqn": Algorithm(
-            ("Discrete",), MappingProxyType({"learning_rate": 1e-4, "batch_size": 64, **_REPLAY}), on_policy=False
-        ),
-        "sac": Algorithm(
-            ("Box",), MappingProxyType({"learning_rate": 3e-4, "batch_size": 256, **_REPLAY}), on_policy=False
-        ),
-    }
-)
+ALGORITHMS: Final[Mapping[str, Algorithm]] = {
+    "ppo": Algorithm(_ANY_SPACE, {**_PPO, "gamma": 0.99, "ent_coef": 0.01}, on_policy=True),
+    "a2c": Algorithm(
+        _ANY_SPACE,
+        {"learning_rate": 7e-4, "n_steps": 8, "gamma": 0.99, "gae_lambda": 1.0, "ent_coef": 0.01},
+        on_policy=True,
+    ),
+    "dqn": Algorithm(("Discrete",), {"learning_rate": 1e-4, "batch_size": 64, **_REPLAY}, on_policy=False),
+    "sac": Algorithm(("Box",), {"learning_rate": 3e-4, "batch_size": 256, **_REPLAY}, on_policy=False),
+}
 """The algorithms of `vpt-gym train`, by the name that `--algo` takes."""
 
 
-_WORDS: Final[Mapping[str, tuple[str, Kind]]] = {
+_HYPERPARAMETERS: Final[Mapping[str, tuple[str, Kind]]] = {
     "learning_rate": ("step size of the optimiser", POSITIVE),
     "n_steps": ("steps in each environment between two updates", COUNT),
     "batch_size": ("samples in one gradient step", COUNT),
@@ -98,9 +81,7 @@ def _defaults(name: str) -> str:
     return ", ".join(f"{a.defaults[name]:g} {algo}" for algo, a in ALGORITHMS.items() if name in a.defaults)
 
 
-HYPERPARAMETERS: Final = {
-    name: Option(f"{words} (default: {_defaults(name)})", kind) for name, (words, kind) in _WORDS.items()
-}
+HYPERPARAMETERS: Final = {n: Option(f"{h} (default: {_defaults(n)})", k) for n, (h, k) in _HYPERPARAMETERS.items()}
 """What algorithms can be told, by Stable-Baselines3's names; each algorithm knows some of them."""
 
 _VPT_OPTIONS: Final = {
@@ -111,7 +92,6 @@ _VPT_OPTIONS: Final = {
 
 ENCODER_OPTIONS: Final = Option(
     "options of that kind of encoder, as vpt_gym.load_encoder takes them, such as layer=cnn; JSON values",
-    OBJECT,
     group="encoder",
     flag="--encoder-arg",
     entries={name: Option(words, metavar=name.upper()) for name, words in _VPT_OPTIONS.items()},
@@ -145,7 +125,7 @@ class TrainingConfig:
     encoder_options: Annotated[dict[str, Any], ENCODER_OPTIONS] = field(default_factory=dict)
     env_kwargs: Annotated[
         dict[str, Any],
-        _environment("arguments of gymnasium.make, such as frame_skip=4; JSON values", OBJECT, flag="--env-arg"),
+        _environment("arguments of gymnasium.make, such as frame_skip=4; JSON values", flag="--env-arg"),
     ] = field(default_factory=dict)
     n_envs: Annotated[int, _environment("environments in parallel, one process each", COUNT)] = 8
     image_key: Annotated[
@@ -153,25 +133,25 @@ class TrainingConfig:
     ] = None
     keep: Annotated[
         tuple[str, ...],
-        _environment("other keys of a Dict observation that the head sees beside the latent", TEXTS, metavar="KEY"),
+        _environment("other keys of a Dict observation that the head sees beside the latent", metavar="KEY"),
     ] = ()
-    algo: Annotated[str, _learning("the algorithm", one_of(tuple(ALGORITHMS)))] = "ppo"
+    algo: Annotated[str, _learning("the algorithm", one_of(*ALGORITHMS))] = "ppo"
     steps: Annotated[int, _learning("environment steps, all environments together", COUNT)] = 100_000
-    seed: Annotated[int, _learning("of environments and head", WHOLE)] = 0
+    seed: Annotated[int, _learning("of environments and head")] = 0
     net_arch: Annotated[
         tuple[int, ...],
         _learning("hidden layers of the head: 64, or 64,64; none puts a linear head on the latent", WIDTHS),
     ] = ()
     normalize: Annotated[
         bool,
-        _learning("scale latents, and rewards in training, by their running mean and deviation (VecNormalize)", FLAG),
+        _learning("scale latents, and rewards in training, by their running mean and deviation (VecNormalize)"),
     ] = True
     hyperparameters: Annotated[
         dict[str, int | float],
-        _learning("those that differ from the algorithm's defaults", OBJECT, flag="", entries=HYPERPARAMETERS),
+        _learning("those that differ from the algorithm's defaults", flag="", entries=HYPERPARAMETERS),
     ] = field(default_factory=dict)
     eval_episodes: Annotated[int, _output("episodes of the evaluation, and of the random policy", COUNT)] = 20
-    video: Annotated[str, _output("the film of the evaluation, a few seconds", one_of(("gif", "mp4", "none")))] = "gif"
+    video: Annotated[str, _output("the film of the evaluation, a few seconds", one_of("gif", "mp4", "none"))] = "gif"
 
     def __post_init__(self) -> None:
         check_options(self)
@@ -181,7 +161,7 @@ class TrainingConfig:
         for name, value in self.hyperparameters.items():
             if name not in known:
                 raise OptionError(f"{self.algo.upper()} has no {name}; it takes {', '.join(known)}.")
-            HYPERPARAMETERS[name].kind.check(name, value)
+            _HYPERPARAMETERS[name][1].check(name, value)
         rollout, batch = self.rollout_steps, self.resolved.get("batch_size")
         if ALGORITHMS[self.algo].on_policy and batch is not None and rollout % batch:
             raise OptionError(
@@ -239,13 +219,13 @@ class EvaluationConfig:
         OptionError: a value is out of range.
     """
 
-    folder: Annotated[Path, Option("a run folder of vpt-gym train", PATH, flag="RUN")]
+    folder: Annotated[Path, Option("a run folder of vpt-gym train", flag="RUN")]
     episodes: Annotated[int, _playing("how many", COUNT)] = 20
-    seed: Annotated[
-        int | None, _playing("of environments and sampling (default: one that training has not used)", WHOLE)
-    ] = None
+    seed: Annotated[int | None, _playing("of environments and sampling (default: one that training has not used)")] = (
+        None
+    )
     deterministic: Annotated[
-        bool, _playing("take the likeliest action at every step, instead of sampling, as training does", FLAG)
+        bool, _playing("take the likeliest action at every step, instead of sampling, as training does")
     ] = False
     video: Annotated[Path | str | None, _playing("the film, .gif or .mp4, or none (default: RUN/eval.gif)", FILM)] = (
         None

@@ -18,7 +18,7 @@ from vpt_gym.training.algorithms import load_model, load_statistics
 from vpt_gym.training.config import EVALUATION_SEED, EvaluationConfig, TrainingConfig, check_seed
 from vpt_gym.training.environments import check_env, latent_envs
 from vpt_gym.training.folder import RunFolder
-from vpt_gym.training.playing import play_model
+from vpt_gym.training.playing import play
 from vpt_gym.training.report import Facts, Reporter, Score
 
 __all__ = ["EvaluationResult", "evaluate"]
@@ -81,7 +81,7 @@ def evaluate(config: EvaluationConfig, reporter: Reporter | None = None) -> Eval
                 # Loading restores the generator of the training run; the sampled actions belong to this evaluation's seed.
                 model.set_random_seed(seed)
                 reporter.starting(Facts(facts["words"], facts["untrained"], torch.get_num_threads(), config.folder))
-                score, video = play_model(
+                score, video = play(
                     model,
                     venv,
                     config.episodes,

@@ -16,7 +16,7 @@ from vpt_gym.running.stopping import StopSignal
 from vpt_gym.training.report import Reporter, Score
 from vpt_gym.training.video import EpisodeRecorder
 
-__all__ = ["play_model", "play_random"]
+__all__ = ["RandomPolicy", "play"]
 
 Array = npt.NDArray[Any]
 
@@ -41,35 +41,31 @@ class RandomPolicy:
         return np.stack([np.asarray(self.action_space.sample()) for _ in range(self.num_envs)]), state
 
 
-def play_random(frames: VecEnv, episodes: int, *, seed: int, reporter: Reporter, stop: StopSignal) -> Score:
-    """The random policy's score on environments that still give frames, so that the encoder need not run.
-
-    Raises:
-        Stopped: the user pressed Ctrl-C.
-    """
-    frames.seed(seed)
-    caller = _Caller("random policy", episodes, reporter, stop)
-    return _play(RandomPolicy(frames, seed), frames, caller)
-
-
-def play_model(
-    model: BaseAlgorithm,
+def play(
+    policy: BaseAlgorithm | RandomPolicy,
     venv: VecEnv,
     episodes: int,
     *,
     seed: int,
-    deterministic: bool,
-    film: Path | None,
-    fps: float,
     reporter: Reporter,
     stop: StopSignal,
+    deterministic: bool = False,
+    film: Path | None = None,
+    fps: float = 25.0,
 ) -> tuple[Score, Path | None]:
-    """The model's score over whole episodes, spread over the environments before the first step, and a film of some.
+    """The score over whole episodes, spread over the environments before the first step, and a film of some.
 
     With fixed shares per environment (`evaluate_policy`), short episodes don't count more often than long ones.
 
     Args:
-        film: where the film goes; None for no film.
+        policy: acts on what `venv` gives: a model on latents, or `RandomPolicy` on frames, so that the encoder need not run.
+        venv: the environments.
+        episodes: how many.
+        seed: of the environments.
+        reporter: told of each episode's end.
+        stop: looked at after every step.
+        deterministic: take the likeliest action instead of sampling.
+        film: where the film goes, `.gif` or `.mp4`; None for no film.
         fps: frames per second at which the environment's steps look natural.
 
     Returns:
@@ -82,36 +78,24 @@ def play_model(
     if film is not None and venv.render_mode == "rgb_array":
         # `evaluate_policy` gives the last environments the larger share of the episodes.
         recorder = EpisodeRecorder(venv, venv.num_envs - 1, fps)
-    venv.seed(seed)
-    caller = _Caller("evaluation", episodes, reporter, stop, recorder)
-    score = _play(model, venv, caller, deterministic=deterministic)
-    if recorder is None or film is None:
-        return score, None
-    recorder.save(film)
-    return score, film
+    what = "random policy" if isinstance(policy, RandomPolicy) else "evaluation"
+    done = 0
 
-
-class _Caller:
-    """What `evaluate_policy` calls after every step of every environment."""
-
-    def __init__(
-        self, what: str, episodes: int, reporter: Reporter, stop: StopSignal, recorder: EpisodeRecorder | None = None
-    ) -> None:
-        self.what, self.episodes, self.reporter, self.stop, self.recorder = what, episodes, reporter, stop, recorder
-        self.done = 0
-
-    def __call__(self, here: dict[str, Any], _: dict[str, Any]) -> None:
-        self.stop.check()
-        if self.recorder is not None:
-            self.recorder(int(here["i"]), float(here["reward"]), bool(here["done"]))
+    def after_step(here: dict[str, Any], _: dict[str, Any]) -> None:
+        nonlocal done
+        stop.check()
+        if recorder is not None:
+            recorder(int(here["i"]), float(here["reward"]), bool(here["done"]))
         if here["done"]:
-            self.done += 1
-            self.reporter.playing(self.what, self.done, self.episodes)
+            done += 1
+            reporter.playing(what, done, episodes)
 
-
-def _play(policy: BaseAlgorithm | RandomPolicy, venv: VecEnv, caller: _Caller, *, deterministic: bool = False) -> Score:
+    venv.seed(seed)
     returns, _ = evaluate_policy(
-        policy, venv, caller.episodes, deterministic=deterministic, callback=caller, return_episode_rewards=True
+        policy, venv, episodes, deterministic=deterministic, callback=after_step, return_episode_rewards=True
     )
     assert isinstance(returns, list)
-    return Score.of(returns)
+    if recorder is None or film is None:
+        return Score.of(returns), None
+    recorder.save(film)
+    return Score.of(returns), film

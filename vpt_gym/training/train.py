@@ -23,7 +23,7 @@ from vpt_gym.training.callback import TrainingCallback
 from vpt_gym.training.config import ALGORITHMS, EVALUATION_SEED, TrainingConfig
 from vpt_gym.training.environments import check_env, latent_envs
 from vpt_gym.training.folder import RunFolder
-from vpt_gym.training.playing import play_model, play_random
+from vpt_gym.training.playing import RandomPolicy, play
 from vpt_gym.training.plot import learning_curve
 from vpt_gym.training.report import Facts, Reporter, Score
 from vpt_gym.wrappers.sb3 import VecVPTLatent
@@ -103,6 +103,8 @@ class _Run:
     ) -> None:
         self.config, self.folder, self.encoder, self.fps = config, folder, encoder, fps
         self.reporter, self.stop, self.began = reporter, stop, began
+        self.seed = config.seed + EVALUATION_SEED
+        self.playing: dict[str, Any] = {"seed": self.seed, "reporter": reporter, "stop": stop}
         self.frames = latents.venv
         self.venv = normalized(config, latents)
         self.baseline: Score | None = None
@@ -148,10 +150,8 @@ class _Run:
 
     def measure_random(self) -> None:
         """The random policy's score on the same environments."""
-        seed = self.config.seed + EVALUATION_SEED
-        self.baseline = play_random(
-            self.frames, self.config.eval_episodes, seed=seed, reporter=self.reporter, stop=self.stop
-        )
+        policy = RandomPolicy(self.frames, self.seed)
+        self.baseline, _ = play(policy, self.frames, self.config.eval_episodes, **self.playing)
         self.reporter.baseline(self.baseline)
         self.venv.seed(self.config.seed)
 
@@ -172,16 +172,9 @@ class _Run:
         """The trained policy's score, and a film of some of its episodes where the environment renders."""
         if isinstance(self.venv, VecNormalize):
             self.venv.training = False
-        self.evaluation, self.video = play_model(
-            self.model,
-            self.venv,
-            self.config.eval_episodes,
-            seed=self.config.seed + EVALUATION_SEED,
-            deterministic=False,
-            film=None if self.config.video == "none" else self.folder.video(self.config.video),
-            fps=self.fps,
-            reporter=self.reporter,
-            stop=self.stop,
+        film = None if self.config.video == "none" else self.folder.video(self.config.video)
+        self.evaluation, self.video = play(
+            self.model, self.venv, self.config.eval_episodes, film=film, fps=self.fps, **self.playing
         )
 
     def save(self, status: str) -> None:
