@@ -8,7 +8,7 @@ from typing import Any, Final
 import gymnasium as gym
 
 from vpt_gym.encoders import Encoder
-from vpt_gym.errors import VPTGymError
+from vpt_gym.errors import OptionError, VPTGymError
 from vpt_gym.frames import find_frames
 from vpt_gym.providers import qualified_id
 from vpt_gym.rollout.make import make_latent_vec_env
@@ -33,21 +33,22 @@ def check_env(config: TrainingConfig) -> float:
         Frames per second at which its steps look natural, from the env's `render_fps` and its frame skip.
 
     Raises:
-        VPTGymError: the id is unknown, its package is missing, it refuses its arguments, it shows no image
-            or lacks a key, or the algorithm cannot act in it.
+        OptionError: the id is unknown, the environment refuses its arguments, or the algorithm cannot act in it.
+        ObservationError: it shows no image or lacks a key.
+        VPTGymError: its package is missing.
     """
     try:
         env: gym.Env[Any, Any] = gym.make(qualified_id(config.env_id), **config.env_kwargs)
     except ModuleNotFoundError as error:
         raise VPTGymError(f"{config.env_id} needs a Python module that is not installed: {error}") from error
     except gym.error.UnregisteredEnv as error:
-        raise VPTGymError(
+        raise OptionError(
             f"Gymnasium knows no environment {config.env_id!r} ({str(error).strip()}) If a module registers it, "
             f"write module:{config.env_id.rpartition(':')[2]}."
         ) from error
     except (gym.error.Error, TypeError, ValueError, RuntimeError) as error:
         arguments = ", ".join(f"{k}={v!r}" for k, v in config.env_kwargs.items()) or "no arguments"
-        raise VPTGymError(f"{config.env_id} cannot be made with {arguments}: {str(error).strip()}") from error
+        raise OptionError(f"{config.env_id} cannot be made with {arguments}: {str(error).strip()}") from error
     try:
         observation_space, kind, fps = (
             env.observation_space,
@@ -63,7 +64,7 @@ def check_env(config: TrainingConfig) -> float:
     if kind not in able:
         others = [name for name, algorithm in ALGORITHMS.items() if kind in algorithm.action_spaces]
         remedy = f"use --algo {' or '.join(others)}" if others else "no algorithm here can act in it"
-        raise VPTGymError(
+        raise OptionError(
             f"{config.algo.upper()} acts in {' or '.join(able)}, but the action space of {config.env_id} is {kind}; "
             f"{remedy}."
         )
