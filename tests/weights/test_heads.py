@@ -135,7 +135,7 @@ def test_they_know_which_latents_they_read(tmp_path: Path) -> None:
     assert other.latents == "def"
     assert other == heads, "heads are equal by their tensors"
     assert torch.equal(other.tensor("value_head.linear.bias"), heads.tensor("value_head.linear.bias"))
-    old = VPTHeads(*heads.__reduce__()[1][:4])  # as a pickle of before has it
+    old = VPTHeads(*heads.__reduce__()[1][:5])  # as a pickle without them has it
     assert old.latents is None
 
 

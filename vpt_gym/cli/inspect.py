@@ -75,7 +75,7 @@ def run(arguments: argparse.Namespace) -> int:
     asked = record_of(Inspection, arguments)
     from vpt_gym.encoders import load_encoder
 
-    encoder = load_encoder(asked.source, **asked.encoder_options)
+    encoder: Any = load_encoder(asked.source, **asked.encoder_options)
     facts = encoder.describe()
     if facts["kind"] == "vpt":
         facts |= _vpt_facts(encoder.report, VPTConfig(**facts["architecture"]))
