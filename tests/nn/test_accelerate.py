@@ -66,7 +66,7 @@ def test_one_matrix_is_four(*, fast: bool) -> None:
     """Query, key, value and relation as one matrix: single steps and longer pieces give what the four give."""
     four, one = encoder_of(random_net()), encoder_of(random_net(), fast=fast)
     if not fast:
-        for block in one._net.blocks:
+        for block in one.network.net.blocks:
             block.attention.fuse()
     frames = np.random.default_rng(0).integers(0, 256, (2, 5, 16, 16, 3), dtype=np.uint8)
     assert float((four.encode(frames) - one.encode(frames)).abs().max()) < 1e-4
@@ -81,7 +81,7 @@ def test_a_step_costs_what_its_rows_cost(monkeypatch: pytest.MonkeyPatch) -> Non
     encoder = quick_encoder()
     seen: list[int] = []
     read: list[int] = []
-    cnn, attention = encoder._net.cnn, encoder._net.blocks[0].attention
+    cnn, attention = encoder.network.net.cnn, encoder.network.net.blocks[0].attention
     forward, single_step = cnn.forward, attention.single_step
 
     def counted(frames_nhwc: torch.Tensor) -> torch.Tensor:

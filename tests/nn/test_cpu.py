@@ -119,9 +119,9 @@ def test_frames_are_as_exact_as_torchs() -> None:
 def test_fast_equals_defined_over_a_wrapped_ring() -> None:
     """300 steps, random `first`, only some rows in between: the same latents to 1e-4, and the same rows moved."""
     slow, fast = encoder_of(random_net()), encoder_of(random_net(), fast=True)
-    assert "Winograd" in fast.path
+    assert "Winograd" in fast.backend
     # Frames are compared below, against float64; here they are the same, so that nothing but the memory can differ.
-    slow._net.cnn = fast._net.cnn
+    slow.network.net.cnn = fast.network.net.cnn
     generator = np.random.default_rng(5)
     one, two = slow.stream(3), fast.stream(3)
     for step in range(300):
@@ -165,6 +165,9 @@ def test_threads_have_their_own_working_memory() -> None:
     assert all(torch.equal(found[number], expected[number]) for number in range(4))
 
 
+@pytest.mark.skipif(
+    onednn.unavailable(torch.bfloat16) is not None, reason=f"{onednn.unavailable(torch.bfloat16)}"
+)
 def test_bfloat16_rounds_a_few_times_more_than_directly() -> None:
     """Winograd's transforms multiply rounding errors: by less than ten, with the points chosen here."""
     generator = torch.Generator().manual_seed(0)
@@ -209,7 +212,7 @@ def test_torchs_defaults_change_nothing() -> None:
     finally:
         torch.set_default_device(None)
         torch.set_default_dtype(torch.float32)
-    assert encoder.path != "torch's own operators"
+    assert encoder.backend != "torch's own operators"
     assert torch.equal(found, expected)
 
 
@@ -221,7 +224,7 @@ class TestFallback:
         assert [record.getMessage() for record in caplog.records] == [
             "The network is computed by torch's own operators, with the same latents, but slower: planted for torch.float32."
         ]
-        assert slow.path == "torch's own operators"
+        assert slow.backend == "torch's own operators"
         frames = pictures(2)
         assert torch.equal(
             slow.stream(2).step(frames, [True, True]), encoder_of(random_net()).stream(2).step(frames, [True, True])
