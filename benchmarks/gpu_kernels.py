@@ -16,16 +16,14 @@ import argparse
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from statistics import median
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from shared import facts, folder, machine_words, save
+from shared import facts, folder, machine_words, markdown, parser, save
 from torch import Tensor
 
-from vpt_gym.bench.report import markdown
 from vpt_gym.config import PRESETS, RELATION_RANK
 from vpt_gym.nn import Memory
 from vpt_gym.nn import attention as eager
@@ -61,14 +59,15 @@ class Job:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--frames", type=int, default=256, help="frames, or rows, in a batch (default: %(default)s)")
-    parser.add_argument("--precision", choices=DTYPES, default="bfloat16", help="(default: %(default)s)")
-    parser.add_argument("--device", default="cuda", help="cuda, cuda:1 (default: %(default)s)")
-    parser.add_argument("--rounds", type=int, default=20, help="turns that each candidate takes (default: %(default)s)")
-    parser.add_argument("--calls", type=int, default=20, help="calls timed in one turn (default: %(default)s)")
-    parser.add_argument("--out", type=Path, help="folder for the JSON (default: runs/gpu_kernels-<time>)")
-    arguments = parser.parse_args()
+    options = parser("gpu_kernels", __doc__)
+    options.add_argument("--frames", type=int, default=256, help="frames, or rows, in a batch (default: %(default)s)")
+    options.add_argument("--precision", choices=DTYPES, default="bfloat16", help="(default: %(default)s)")
+    options.add_argument("--device", default="cuda", help="cuda, cuda:1 (default: %(default)s)")
+    options.add_argument(
+        "--rounds", type=int, default=20, help="turns that each candidate takes (default: %(default)s)"
+    )
+    options.add_argument("--calls", type=int, default=20, help="calls timed in one turn (default: %(default)s)")
+    arguments = options.parse_args()
     device = torch.device(arguments.device)
     reason = probe(device)
     if reason is not None:
@@ -187,7 +186,7 @@ def _attention(rows: int, device: torch.device, dtype: torch.dtype) -> Job:
     """Every slot of the ring is seen."""
     memory = Memory.empty(CONFIG, rows, blocks=1, device=device, dtype=dtype)
     memory.seen_b.fill_(memory.slots)
-    window = Window.of(memory, torch.zeros((rows, 1), device=device, dtype=torch.bool), None)
+    window = Window.of(memory, torch.zeros((rows, 1), device=device, dtype=torch.bool), None, written_first=True)
     heads, size = CONFIG.heads, CONFIG.head_size
     new = (_random(rows, heads, size).to(device, dtype) for _ in range(3))
     relation = _random(rows, heads, RELATION_RANK).to(device, dtype), _random(RELATION_RANK, memory.slots)

@@ -8,7 +8,6 @@ first round warms the file cache and is not counted. Times are medians.
 
 from __future__ import annotations
 
-import argparse
 import os
 import subprocess
 import sys
@@ -16,9 +15,7 @@ from pathlib import Path
 from statistics import median
 
 import torch
-from shared import facts, folder, machine_words, save
-
-from vpt_gym.bench.report import markdown
+from shared import facts, folder, machine_words, markdown, parser, save
 
 ROOT = Path(__file__).parents[1]
 
@@ -40,10 +37,9 @@ print(between - before, after - between)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--runs", type=int, default=15, help="interpreters for each variant (default: 15)")
-    parser.add_argument("--out", type=Path, help="folder for the JSON (default: runs/import_time-<time>)")
-    arguments = parser.parse_args()
+    options = parser("import_time", __doc__)
+    options.add_argument("--runs", type=int, default=15, help="interpreters for each variant (default: 15)")
+    arguments = options.parse_args()
     out = folder("import_time", arguments.out)
     record = facts(torch.device("cpu"), arguments)
     seconds: dict[str, list[float]] = {name: [] for name in VARIANTS}

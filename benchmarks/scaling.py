@@ -9,7 +9,6 @@ every 100 steps, takes a step too: what slows both down is the machine, what slo
 
 from __future__ import annotations
 
-import argparse
 import gc
 import sys
 import time
@@ -19,14 +18,13 @@ from typing import Any
 
 import matplotlib as mpl
 import numpy as np
-from shared import add_encoder, encoder_words, facts, folder, load, machine_words, save
+from shared import encoder_words, facts, folder, load, machine_words, markdown, parser, save
 
-from vpt_gym.bench.candidates import OwnCandidate, frames_in_turn
-from vpt_gym.bench.pictures import Pictures, load_pictures
-from vpt_gym.bench.report import markdown
-from vpt_gym.bench.rounds import Budget, Turns
+from vpt_gym.bench.candidates import frames_in_turn, of_encoder
+from vpt_gym.bench.pictures import Pictures
+from vpt_gym.bench.rounds import summary, take_turns
 from vpt_gym.cli.bench import batches
-from vpt_gym.encoders.vpt import VPTEncoder
+from vpt_gym.encoders.protocol import Encoder
 from vpt_gym.running.files import write_atomically
 
 YOUNG_EVERY = 5
@@ -34,17 +32,17 @@ YOUNG_EPISODE = 100
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    add_encoder(parser)
+    options = parser("scaling", __doc__, encoder=True)
     every = tuple(2**power for power in range(11))
-    parser.add_argument("--batch", type=batches, default=every, help="environments (default: powers of two, 1 to 1024)")
-    parser.add_argument("--seconds", type=float, default=5.0, help="measured time of each batch size (default: 5)")
-    parser.add_argument("--sweeps", type=int, default=2, help="times through the list, back and forth (default: 2)")
-    parser.add_argument("--episode", type=int, default=10_000, help="steps of the episode (default: 10000)")
-    parser.add_argument("--out", type=Path, help="folder for JSON and plot (default: runs/scaling-<time>)")
-    arguments = parser.parse_args()
+    options.add_argument(
+        "--batch", type=batches, default=every, help="environments (default: powers of two, 1 to 1024)"
+    )
+    options.add_argument("--seconds", type=float, default=5.0, help="measured time of each batch size (default: 5)")
+    options.add_argument("--sweeps", type=int, default=2, help="times through the list, back and forth (default: 2)")
+    options.add_argument("--episode", type=int, default=10_000, help="steps of the episode (default: 10000)")
+    arguments = options.parse_args()
     out = folder("scaling", arguments.out)
-    encoder, pictures = load(arguments), load_pictures()
+    encoder, pictures = load(arguments)
     record = facts(encoder.device, arguments)
     record["encoder"] = encoder_words(encoder)
     record["batches"] = against_batch(encoder, pictures, arguments.batch, arguments.seconds, arguments.sweeps)
@@ -62,19 +60,19 @@ def main() -> None:
 
 
 def against_batch(
-    encoder: VPTEncoder, pictures: Pictures, sizes: tuple[int, ...], seconds: float, sweeps: int
+    encoder: Encoder, pictures: Pictures, sizes: tuple[int, ...], seconds: float, sweeps: int
 ) -> list[dict[str, Any]]:
     """Median step of each batch size over all sweeps."""
-    candidate, budget = OwnCandidate(encoder), Budget(seconds / sweeps)
+    candidate = of_encoder(encoder)
     medians: dict[int, list[float]] = {size: [] for size in sizes}
     for sweep in range(sweeps):
         for size in sizes if sweep % 2 == 0 else sizes[::-1]:
             print(f"sweep {sweep + 1} of {sweeps}: {size} environments", file=sys.stderr)
-            turns = Turns()
-            turns.add("step", candidate.open(size, pictures).step, budget)
-            turns.run()
-            medians[size].append(turns.times["step"].p50)
-            del turns
+            times: dict[str, list[list[float]]] = {}
+            step, _ = candidate.open(size, pictures)
+            take_turns({"step": (step, seconds / sweeps)}, times)
+            del step
+            medians[size].append(summary(times["step"])["p50"])
             gc.collect()
     return [
         {
@@ -87,7 +85,7 @@ def against_batch(
     ]
 
 
-def along_episode(encoder: VPTEncoder, pictures: Pictures, steps: int) -> dict[str, list[float]]:
+def along_episode(encoder: Encoder, pictures: Pictures, steps: int) -> dict[str, list[float]]:
     """Seconds of every step of a long episode, and of an environment whose episodes stay short."""
     old, young, next_frames = encoder.stream(1), encoder.stream(1), frames_in_turn(pictures, 1)
     seconds: dict[str, list[float]] = {"old": [], "young": []}

@@ -8,20 +8,17 @@ same frames under the same instruction, guided; they agree to the difference in 
 
 from __future__ import annotations
 
-import argparse
 import time
-from pathlib import Path
 from statistics import median
 from typing import Any
 
 import numpy as np
 import torch
-from shared import facts, folder, machine_words, save
+from shared import facts, folder, machine_words, markdown, parser, save
 
 from vpt_gym.bench.candidates import frames_in_turn
 from vpt_gym.bench.minestudio import policy_options
 from vpt_gym.bench.pictures import Pictures, load_pictures
-from vpt_gym.bench.report import markdown
 from vpt_gym.config import PRESETS
 from vpt_gym.encoders.minestudio import encoder_from_policy
 from vpt_gym.encoders.minestudio.package import import_minestudio
@@ -39,14 +36,13 @@ MINECLIP = {
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--preset", default="2x", choices=sorted(PRESETS), help="size of the trunk (default: 2x)")
-    parser.add_argument("--rows", default="1,4", help="numbers of environments, with commas between (default: 1,4)")
-    parser.add_argument("--cond-scale", type=float, default=4.0, help="strength of the guidance (default: 4)")
-    parser.add_argument("--steps", type=int, default=12, help="measured steps of each way (default: 12)")
-    parser.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1 (default: cpu)")
-    parser.add_argument("--out", type=Path, help="folder for the JSON (default: runs/steve-<time>)")
-    arguments = parser.parse_args()
+    options = parser("steve", __doc__)
+    options.add_argument("--preset", default="2x", choices=sorted(PRESETS), help="size of the trunk (default: 2x)")
+    options.add_argument("--rows", default="1,4", help="numbers of environments, with commas between (default: 1,4)")
+    options.add_argument("--cond-scale", type=float, default=4.0, help="strength of the guidance (default: 4)")
+    options.add_argument("--steps", type=int, default=12, help="measured steps of each way (default: 12)")
+    options.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1 (default: cpu)")
+    arguments = options.parse_args()
     out = folder("steve", arguments.out)
     device = torch.device(arguments.device)
     body = import_minestudio("minestudio.models.steve_one.body")
@@ -56,7 +52,7 @@ def main() -> None:
     embedded = np.random.default_rng(0).standard_normal(512).astype(np.float32)
     condition = {"mineclip_embeds": embedded, "cond_scale": arguments.cond_scale}
     encoders = {way: encoder_from_policy(policy, condition, network=way) for way in ("vpt_gym", "policy")}
-    pictures = load_pictures(())
+    pictures = load_pictures((), 128)
 
     record = facts(device, arguments)
     record["seconds"] = {}
@@ -68,7 +64,7 @@ def main() -> None:
         lines.append(
             (str(rows), f"{own * 1e3:.0f}", f"{theirs * 1e3:.0f}", f"{theirs / own:.2f}x", f"{difference:.1e}")
         )
-    print(f"SteveOnePolicy {arguments.preset}, cond_scale {arguments.cond_scale:g}: {encoders['vpt_gym'].path}\n")
+    print(f"SteveOnePolicy {arguments.preset}, cond_scale {arguments.cond_scale:g}: {encoders['vpt_gym'].backend}\n")
     print(machine_words(record) + "\n")
     print(markdown(lines))
     save(out, "steve", record)

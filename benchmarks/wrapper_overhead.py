@@ -5,7 +5,7 @@
 The inner VecEnv hands out prepared frames at once; its episodes end one after the other. Two measurements, interleaved:
 
 - inside: the same step is taken apart. Its whole time, less what the inner environment took, less what the calls of
-  `LatentStream.step` took (on CUDA until the device is done). What is left is the wrapper's. Small differences of large times
+  the stream's `step` took (on CUDA until the device is done). What is left is the wrapper's. Small differences of large times
   do not enter, so this is the figure to quote.
 - outside: whole steps of the wrapper in turn with steps of the inner environment and of the stream alone, and the difference
   of the medians. It holds the network's own ups and downs, and is a check on the other.
@@ -13,23 +13,20 @@ The inner VecEnv hands out prepared frames at once; its episodes end one after t
 
 from __future__ import annotations
 
-import argparse
 import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from statistics import median
 from typing import Any
 
 import numpy as np
 import torch
-from shared import add_encoder, encoder_words, facts, folder, load, machine_words, save
+from prepared import PreparedVecEnv
+from shared import encoder_words, facts, folder, load, machine_words, markdown, parser, save
 
-from vpt_gym.bench.pictures import load_pictures
-from vpt_gym.bench.prepared import PreparedVecEnv
-from vpt_gym.bench.report import markdown
-from vpt_gym.encoders.vpt import LatentStream, VPTEncoder
+from vpt_gym.bench.pictures import Pictures
+from vpt_gym.encoders.protocol import Encoder
 from vpt_gym.sb3 import VecVPTLatent
 
 WARM_UP = 5
@@ -66,16 +63,14 @@ def timed_calls(owner: type, name: str, watch: Stopwatch) -> Iterator[None]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    add_encoder(parser)
-    parser.add_argument("--envs", type=int, default=64, help="environments (default: 64)")
-    parser.add_argument("--steps", type=int, default=100, help="measured steps of each kind (default: 100)")
-    parser.add_argument("--episode", type=int, default=200, help="steps of an episode (default: 200)")
-    parser.add_argument("--out", type=Path, help="folder for the JSON (default: runs/wrapper_overhead-<time>)")
-    arguments = parser.parse_args()
+    options = parser("wrapper_overhead", __doc__, encoder=True)
+    options.add_argument("--envs", type=int, default=64, help="environments (default: 64)")
+    options.add_argument("--steps", type=int, default=100, help="measured steps of each kind (default: 100)")
+    options.add_argument("--episode", type=int, default=200, help="steps of an episode (default: 200)")
+    arguments = options.parse_args()
     out = folder("wrapper_overhead", arguments.out)
-    encoder = load(arguments)
-    seconds, shares = measure(encoder, arguments.envs, arguments.steps, arguments.episode)
+    encoder, pictures = load(arguments)
+    seconds, shares = measure(encoder, pictures, arguments.envs, arguments.steps, arguments.episode)
     middle = {name: median(times) for name, times in seconds.items()}
     outside = middle["whole"] / (middle["environment"] + middle["network"]) - 1
     record = facts(encoder.device, arguments)
@@ -88,9 +83,10 @@ def main() -> None:
     save(out, "wrapper_overhead", record)
 
 
-def measure(encoder: VPTEncoder, envs: int, steps: int, episode: int) -> tuple[dict[str, list[float]], list[float]]:
+def measure(
+    encoder: Encoder, pictures: Pictures, envs: int, steps: int, episode: int
+) -> tuple[dict[str, list[float]], list[float]]:
     """Seconds of every step of each kind, and the wrapper's share of every step that was taken apart."""
-    pictures = load_pictures()
     venv = VecVPTLatent(PreparedVecEnv(envs, pictures, episode=episode), encoder)
     venv.reset()
     alone, stream = PreparedVecEnv(envs, pictures), encoder.stream(envs)
@@ -99,7 +95,7 @@ def measure(encoder: VPTEncoder, envs: int, steps: int, episode: int) -> tuple[d
 
     def taken_apart() -> None:
         of_env.seconds = of_network.seconds = 0.0
-        with timed_calls(PreparedVecEnv, "step_wait", of_env), timed_calls(LatentStream, "step", of_network):
+        with timed_calls(PreparedVecEnv, "step_wait", of_env), timed_calls(type(stream), "step", of_network):
             venv.step(actions)
 
     kinds: dict[str, Callable[[], object]] = {

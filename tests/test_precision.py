@@ -50,8 +50,8 @@ def test_tf32_needs_tensor_cores(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("name", ["float32", "bfloat16"])
 def test_encoders_say_what_they_compute_in(name: str) -> None:
     encoder = vpt_gym.load_encoder("random:tiny", device="cpu", precision=name)
-    assert (encoder.precision, encoder.dtype) == (name, DTYPES[name])
-    assert encoder.path
+    assert (encoder.precision, encoder.stream(1).state_dict()["keys_lbhmd"].dtype) == (name, DTYPES[name])
+    assert encoder.backend
     assert encoder.fingerprint == vpt_gym.load_encoder("random:tiny", device="cpu").fingerprint
 
 

@@ -1,46 +1,54 @@
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Callable
 
 import numpy as np
 import pytest
 import torch
 
 from tests.support.network import SMALL, encoder_of, random_net
-from vpt_gym.bench import minestudio
-from vpt_gym.bench.candidates import OwnCandidate, fill_ring, frames_in_turn, measured_open, native_bfloat16
-from vpt_gym.bench.minestudio import MineStudioCandidate, minestudio_network
-from vpt_gym.bench.peak import SHAPES, Convolution
+from vpt_gym.bench import candidates, minestudio
+from vpt_gym.bench.candidates import Candidate, fill_memory, frames_in_turn, measured_open, of_encoder
+from vpt_gym.bench.minestudio import minestudio_network, of_minestudio
 from vpt_gym.bench.pictures import Pictures
-from vpt_gym.config import PRECISIONS, PRESETS
 from vpt_gym.encoders.minestudio.package import check_installed
 from vpt_gym.errors import VPTGymError
-from vpt_gym.precision import DTYPES
 
 CPU = torch.device("cpu")
-NOISE = Pictures(
-    tuple(np.random.default_rng(0).integers(0, 256, (2, 9, 128, 128, 3), dtype=np.uint8)), "x", synthetic=True
-)
-
-
-def test_every_precision_of_the_encoder_can_be_asked_for() -> None:
-    assert ("auto", *DTYPES) == PRECISIONS
+NOISE = Pictures(tuple(np.random.default_rng(0).integers(0, 256, (2, 9, 128, 128, 3), dtype=np.uint8)), "x")
 
 
 def test_our_candidate_steps_every_row_on_a_full_memory() -> None:
-    encoder = encoder_of(random_net())
-    running = measured_open(OwnCandidate(encoder), 3, NOISE)
-    latents = running.step()
+    step, _, device_bytes = measured_open(of_encoder(encoder_of(random_net())), 3, NOISE)
+    latents = step()
     assert isinstance(latents, np.ndarray)
     assert latents.shape == (3, SMALL.hidden_size)
     assert np.isfinite(latents).all()
-    assert running.device_bytes is None
+    assert device_bytes is None
+
+
+def test_on_cuda_what_opening_and_two_steps_keep_is_counted_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    happened: list[str] = []
+
+    def reserved(device: torch.device) -> int:
+        assert device.type == "cuda"
+        return 1000 + 500 * len(happened)
+
+    def open_rows(batch: int, pictures: Pictures) -> tuple[Callable[[], object], float]:
+        happened.append("open")
+        return lambda: happened.append("step"), 8.0
+
+    monkeypatch.setattr(candidates, "_reserved", reserved)
+    cuda = Candidate("x", "float32", torch.device("cuda"), open_rows)
+    assert measured_open(cuda, 3, NOISE)[1:] == (8.0, 500.0)
+    assert happened == ["open", "step", "step"]
 
 
 def test_state_is_counted_for_one_environment() -> None:
     """4 blocks x keys and values x 128 frames x 64 numbers in float32, and two int64 that say where the ring stands."""
-    running = OwnCandidate(encoder_of(random_net())).open(3, NOISE)
-    assert running.state_bytes == 4 * 2 * 128 * 64 * 4 + 2 * 8
+    _, state_bytes = of_encoder(encoder_of(random_net())).open(3, NOISE)
+    assert state_bytes == 4 * 2 * 128 * 64 * 4 + 2 * 8
 
 
 def test_a_filled_ring_is_seen_by_the_next_frame() -> None:
@@ -48,7 +56,7 @@ def test_a_filled_ring_is_seen_by_the_next_frame() -> None:
     frames, going_on, opening = NOISE.frames(1, 0), np.array([False]), np.array([True])
     stream = encoder.stream(1)
     empty = stream.step(frames, going_on)
-    fill_ring(stream)
+    fill_memory(stream, 128)
     assert int(stream.state_dict()["seen_b"]) == 128
     assert not torch.allclose(stream.step(frames, going_on), empty, atol=1e-2)
     assert torch.allclose(stream.step(frames, opening), empty, atol=1e-5)
@@ -61,40 +69,19 @@ def test_frames_come_in_turn() -> None:
     assert len({batch.tobytes() for batch in batches}) == 4
 
 
-def test_bfloat16_is_native_where_the_processor_says_so() -> None:
-    assert native_bfloat16(CPU, ["avx2", "avx512_bf16"])
-    assert native_bfloat16(CPU, ["amx_bf16"])
-    assert not native_bfloat16(CPU, ["avx2", "avx512f"])
-
-
-def test_the_convolution_is_the_one_that_its_flops_are_of() -> None:
-    convolution = Convolution("float32", 16, 8, CPU)
-    result = convolution.open()()
-    assert isinstance(result, torch.Tensor)
-    assert result.shape == (8, 16, 8, 8)
-    assert result.is_contiguous(memory_format=torch.channels_last)
-    assert convolution.flops == 2 * result.numel() * 9 * 16
-    assert Convolution("bfloat16", 16, 8, CPU).open()().dtype == torch.bfloat16  # type: ignore[attr-defined]
-
-
-def test_the_convolutions_are_those_of_the_2x_network() -> None:
-    channels = PRESETS["2x"].channels
-    assert ((channels[0], 64), (channels[1], 32), (channels[2], 16)) == SHAPES
-
-
 @pytest.mark.minestudio
 @pytest.mark.parametrize("autocast", [False, True])
 def test_minestudios_network_steps_through_its_own_interface(autocast: bool) -> None:
-    candidate = MineStudioCandidate(minestudio_network(SMALL, CPU), CPU, autocast=autocast)
-    running = candidate.open(2, NOISE)
-    first, second = running.step(), running.step()
+    candidate = of_minestudio(minestudio_network(SMALL, CPU), CPU, autocast=autocast)
+    step, state_bytes = candidate.open(2, NOISE)
+    first, second = step(), step()
     assert isinstance(first, np.ndarray)
     assert isinstance(second, np.ndarray)
     assert first.shape == (2, SMALL.hidden_size)
     assert first.dtype == np.float32
     assert np.isfinite(second).all()
     # Keys, values and a mask of 128 frames, in float32 under autocast too.
-    assert running.state_bytes == 4 * (2 * 128 * 64 * 4 + 128)
+    assert state_bytes == 4 * (2 * 128 * 64 * 4 + 128)
     assert candidate.peak == ("bfloat16" if autocast else "float32")
 
 

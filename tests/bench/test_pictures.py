@@ -21,22 +21,22 @@ def shown(pictures: Pictures, rows: int, step: int) -> list[int]:
 
 
 def test_a_video_runs_forwards_and_backwards() -> None:
-    pictures = Pictures((numbered(4, 0),), "x", synthetic=True)
+    pictures = Pictures((numbered(4, 0),), "x")
     assert [shown(pictures, 1, step)[0] for step in range(10)] == [0, 1, 2, 3, 2, 1, 0, 1, 2, 3]
 
 
 def test_rows_take_videos_in_turn_and_are_spread_over_a_shared_one() -> None:
-    pictures = Pictures((numbered(4, 0), numbered(6, 1)), "x", synthetic=True)
+    pictures = Pictures((numbered(4, 0), numbered(6, 1)), "x")
     assert shown(pictures, 2, 0) == [0, 10]
     assert shown(pictures, 4, 0) == [0, 10, 2, 13]
 
 
 def test_a_still_is_a_video_too() -> None:
-    assert shown(Pictures((numbered(1, 3),), "x", synthetic=True), 2, 7) == [30, 30]
+    assert shown(Pictures((numbered(1, 3),), "x"), 2, 7) == [30, 30]
 
 
 def test_frames_are_the_callers() -> None:
-    pictures = Pictures((numbered(2, 0),), "x", synthetic=True)
+    pictures = Pictures((numbered(2, 0),), "x")
     pictures.frames(1, 0)[:] = 99
     assert shown(pictures, 1, 0) == [0]
 
@@ -44,8 +44,7 @@ def test_frames_are_the_callers() -> None:
 def test_without_any_video_pictures_are_drawn_and_called_so(monkeypatch: pytest.MonkeyPatch) -> None:
     find = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "minestudio" else find(name))
-    pictures = load_pictures()
-    assert pictures.synthetic
+    pictures = load_pictures((), 128)
     assert "synthetic" in pictures.source
     first, second = pictures.videos
     assert first.shape == (600, 128, 128, 3)
@@ -53,10 +52,15 @@ def test_without_any_video_pictures_are_drawn_and_called_so(monkeypatch: pytest.
     assert (first[0] != second[0]).any()
 
 
+def test_pictures_have_the_size_that_the_encoder_reads(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
+    assert load_pictures((), 24).frames(3, 5).shape == (3, 24, 24, 3)
+
+
 @pytest.mark.minestudio
 def test_minestudios_recordings_are_read_as_vpt_reads_them(real_frames: MinecraftVideos) -> None:
-    pictures = load_pictures()
-    assert not pictures.synthetic
+    pictures = load_pictures((), 128)
+    assert "real Minecraft video" in pictures.source
     wanted = real_frames.small(5, rows=len(pictures.videos))
     for video, frames in zip(pictures.videos, wanted, strict=True):
         assert len(video) == 600
@@ -69,7 +73,7 @@ def test_a_video_of_ones_own(tmp_path: Path) -> None:
     for _ in range(7):
         writer.write(np.full((48, 64, 3), (0, 0, 250), np.uint8))
     writer.release()
-    pictures = load_pictures([path])
+    pictures = load_pictures([path], 128)
     assert pictures.source == "red.avi"
     assert pictures.videos[0].shape == (7, 128, 128, 3)
     assert pictures.videos[0][0, 64, 64].tolist() == pytest.approx([250, 0, 0], abs=12), "RGB, to what JPEG loses"
@@ -79,6 +83,6 @@ def test_what_is_no_video_is_refused(tmp_path: Path) -> None:
     text = tmp_path / "notes.mp4"
     text.write_text("no film")
     with pytest.raises(VPTGymError, match=r"notes\.mp4 holds no frame .* leave --video out"):
-        load_pictures([text])
+        load_pictures([text], 128)
     with pytest.raises(VPTGymError, match="is not a file"):
-        load_pictures([tmp_path / "nowhere.mp4"])
+        load_pictures([tmp_path / "nowhere.mp4"], 128)

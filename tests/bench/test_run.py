@@ -1,37 +1,54 @@
 from __future__ import annotations
 
+import functools
 import json
 import os
 import signal
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
+import torch
 
+import vpt_gym
+from tests.bench.strangers import Stranger
+from vpt_gym.bench.pictures import load_pictures
 from vpt_gym.bench.plan import Plan
 from vpt_gym.bench.report import heading, tables
-from vpt_gym.bench.rounds import Budget
-from vpt_gym.bench.run import Bench, prepare
+from vpt_gym.bench.run import Bench
+from vpt_gym.errors import OptionError
 from vpt_gym.running.files import write_json
 
 PLAN = Plan(
     "random:tiny",
-    device="cpu",
+    {"device": "cpu"},
     batches=(1, 2),
     precisions=("float32", "bfloat16", "auto"),
-    budget=Budget(steps=2),
+    seconds=0.001,
     accuracy_steps=8,
     threads=1,
 )
 
 
+read_once = functools.cache(load_pictures)
+"""Videos take longer to read than all that is measured here."""
+
+
+@pytest.fixture(autouse=True)
+def pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(vpt_gym.bench.run, "load_pictures", read_once)
+
+
 @pytest.fixture(scope="module")
 def record() -> dict[str, Any]:
-    bench = Bench(PLAN, prepare(PLAN))
+    bench = Bench(PLAN)
     seen: list[tuple[str, float]] = []
     assert bench.run(lambda what, share: seen.append((what, share)))
-    assert [what for what, share in seen if share == 1] == ["batch 1", "batch 2", "accuracy"]
+    assert list(dict.fromkeys(what for what, _ in seen)) == ["batch 1", "batch 2", "accuracy"]
+    for what in ("batch 1", "batch 2", "accuracy"):
+        shares = [share for each, share in seen if each == what]
+        assert shares == sorted(shares)
     return bench.record
 
 
@@ -40,7 +57,7 @@ def test_the_record_holds_every_cell(record: dict[str, Any]) -> None:
     cells = [(cell["batch"], cell["candidate"]) for cell in record["cells"]]
     assert cells == [(1, "float32"), (1, "bfloat16"), (2, "float32"), (2, "bfloat16")], "auto is float32 on a CPU"
     for cell in record["cells"]:
-        assert cell["seconds"]["steps"] == 2
+        assert cell["seconds"]["steps"] == 3
         assert cell["frames_per_second"] == pytest.approx(cell["batch"] / cell["seconds"]["p50"])
         assert cell["gflops"] == pytest.approx(cell["frames_per_second"] * record["encoder"]["flops_per_frame"] / 1e9)
         assert cell["share_of_peak"] == pytest.approx(cell["gflops"] / cell["peak_gflops"])
@@ -59,7 +76,8 @@ def test_accuracy_is_of_every_precision_but_float32(record: dict[str, Any]) -> N
 
 
 def test_the_record_says_where_it_comes_from(record: dict[str, Any]) -> None:
-    assert record["arguments"]["budget"] == {"seconds": 5.0, "steps": 2}
+    assert record["arguments"]["seconds"] == 0.001
+    assert record["arguments"]["encoder_options"] == {"device": "cpu"}
     assert record["hardware"]["threads"] == 1
     assert record["hardware"]["cores"] >= 1
     assert {"python", "torch"} <= set(record["versions"])
@@ -84,8 +102,9 @@ def test_the_tables_are_aligned_and_fit(record: dict[str, Any]) -> None:
 
 
 def test_synthetic_pictures_are_called_so(record: dict[str, Any]) -> None:
-    drawn = {**record, "pictures": {"source": "synthetic moving pictures", "synthetic": True}}
-    assert "resets, every step compared, on\nsynthetic moving" in tables(drawn) or "synthetic moving" in tables(drawn)
+    assert "resets, every step compared, on synthetic moving" in " ".join(
+        tables({**record, "pictures": "synthetic moving pictures"}).split()
+    )
 
 
 def test_what_ran_out_of_memory_is_a_line(record: dict[str, Any]) -> None:
@@ -93,8 +112,28 @@ def test_what_ran_out_of_memory_is_a_line(record: dict[str, Any]) -> None:
     assert "minestudio  out of memory" in " ".join(tables({**record, "cells": cells}).split("\n")).replace("   ", "  ")
 
 
+def test_a_candidate_that_runs_out_of_memory_is_left_out_of_its_block() -> None:
+    def too_much(*_: object) -> NoReturn:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    bench = Bench(replace(PLAN, batches=(1,), accuracy_steps=0))
+    bench.candidates["float32"] = replace(bench.candidates["float32"], open=too_much)
+    assert bench.run()
+    lost, measured = bench.record["cells"]
+    assert lost == {"batch": 1, "candidate": "float32", "failed": "out of memory"}
+    assert measured["candidate"] == "bfloat16"
+    assert "float32   out of memory" in tables(bench.record)
+
+
+def test_accuracy_loads_float32_where_it_is_not_measured() -> None:
+    bench = Bench(replace(PLAN, batches=(), precisions=("bfloat16",)))
+    assert bench.run()
+    assert list(bench.record["accuracy"]) == ["bfloat16"]
+    assert bench.record["accuracy"]["bfloat16"]["error_median"] > 0
+
+
 def test_ctrl_c_keeps_what_was_measured(tmp_path: Path) -> None:
-    bench = Bench(PLAN, prepare(PLAN))
+    bench = Bench(PLAN)
     target = tmp_path / "bench.json"
 
     def stop_in_the_second_block(what: str, share: float) -> None:
@@ -113,7 +152,7 @@ def test_ctrl_c_keeps_what_was_measured(tmp_path: Path) -> None:
 
 
 def test_a_stop_before_anything_was_measured(tmp_path: Path) -> None:
-    bench = Bench(PLAN, prepare(PLAN))
+    bench = Bench(PLAN)
     assert not bench.run(lambda *_: os.kill(os.getpid(), signal.SIGINT))
     assert bench.record["cells"] == []
     assert tables(bench.record).startswith("INCOMPLETE")
@@ -121,8 +160,8 @@ def test_a_stop_before_anything_was_measured(tmp_path: Path) -> None:
 
 def test_accuracy_can_be_left_out_and_needs_another_precision() -> None:
     for plan in (replace(PLAN, accuracy_steps=0), replace(PLAN, precisions=("float32",))):
-        short = replace(plan, batches=(1,), budget=Budget(steps=1))
-        bench = Bench(short, prepare(short))
+        short = replace(plan, batches=(1,))
+        bench = Bench(short)
         assert bench.run()
         assert bench.record["accuracy"] == {}
         assert "Accuracy" not in tables(bench.record)
@@ -130,10 +169,8 @@ def test_accuracy_can_be_left_out_and_needs_another_precision() -> None:
 
 @pytest.mark.minestudio
 def test_rivals_take_part_in_the_same_rounds() -> None:
-    plan = replace(
-        PLAN, batches=(2,), precisions=("float32",), rivals=("minestudio", "minestudio-bf16", "policy"), policy_steps=1
-    )
-    bench = Bench(plan, prepare(plan))
+    plan = replace(PLAN, batches=(2,), precisions=("float32",), rivals=("minestudio", "minestudio-bf16"))
+    bench = Bench(plan)
     assert bench.run()
     own, eager, autocast = bench.record["cells"]
     assert [own["candidate"], eager["candidate"], autocast["candidate"]] == ["float32", "minestudio", "minestudio-bf16"]
@@ -141,5 +178,55 @@ def test_rivals_take_part_in_the_same_rounds() -> None:
     assert set(eager["speed_over"]) == {"minestudio-bf16"}
     printed = tables(bench.record)
     assert "x MS" in printed
-    assert "One PPO iteration: 8 environments, 1 steps, 10 epochs" in printed
     assert max(map(len, printed.splitlines())) <= 100
+
+
+@pytest.fixture
+def stranger(monkeypatch: pytest.MonkeyPatch) -> Stranger:
+    encoder = Stranger()
+    monkeypatch.setattr(vpt_gym, "load_encoder", lambda *_, **__: encoder, raising=False)
+    return encoder
+
+
+def test_any_encoder_is_measured_as_far_as_that_makes_sense(stranger: Stranger) -> None:
+    bench = Bench(Plan("stranger:", batches=(2,), seconds=0.001, threads=1))
+    assert bench.run()
+    (cell,) = bench.record["cells"]
+    assert cell["candidate"] == "float32"
+    assert cell["state_bytes_per_env"] == 0
+    assert cell["gflops"] == pytest.approx(cell["frames_per_second"] * 2 * 8 * 8 * 3 * 5 / 1e9)
+    assert bench.record["accuracy"] == {}
+    assert bench.record["encoder"]["kind"] == "stranger"
+    assert tables(bench.record).endswith(
+        "Accuracy: nothing to compare with, because this encoder has no choice of precision."
+    )
+    assert "UNTRAINED" not in heading(bench.record)
+
+
+def test_an_encoder_whose_products_torch_does_not_see_has_no_share_of_the_peak(
+    stranger: Stranger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stranger, "latents", lambda frames: torch.zeros(len(frames), 5))
+    bench = Bench(Plan("stranger:", batches=(2,), seconds=0.001, threads=1))
+    assert bench.run()
+    (cell,) = bench.record["cells"]
+    assert cell["frames_per_second"] > 0
+    assert (cell["gflops"], cell["share_of_peak"], bench.record["peaks"]) == (None, None, [])
+    assert "GFLOP/s: not known" in tables(bench.record)
+
+
+def test_what_makes_no_sense_for_an_encoder_is_a_sentence(stranger: Stranger, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(OptionError, match="stranger: is an encoder of the kind stranger; leave --against out"):
+        Bench(Plan("stranger:", rivals=("minestudio",), threads=1))
+    monkeypatch.setattr(stranger, "also_reads", ("compass",))
+    with pytest.raises(OptionError, match="reads compass too"):
+        Bench(Plan("stranger:", threads=1))
+
+
+def test_without_a_choice_vpt_is_measured_in_float32_its_own_and_bfloat16() -> None:
+    bench = Bench(replace(PLAN, precisions=None))
+    assert list(bench.candidates) == ["float32", "bfloat16"]
+    options = {"device": "cpu", "precision": "bfloat16", "layer": "cnn"}
+    bench = Bench(replace(PLAN, precisions=None, encoder_options=options))
+    assert list(bench.candidates) == ["bfloat16"]
+    assert bench.record["encoder"]["options"]["layer"] == "cnn"

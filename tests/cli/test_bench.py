@@ -8,9 +8,13 @@ from pathlib import Path
 
 import pytest
 
+from tests.bench.strangers import Stranger
+from vpt_gym.bench import accuracy
 from vpt_gym.cli.main import main
+from vpt_gym.encoders import registry
+from vpt_gym.errors import VPTGymError
 
-SHORT = ("bench", "--encoder", "random:tiny", "--device", "cpu", "--batch", "2", "--steps", "1", "--threads", "1")
+SHORT = ("bench", "--encoder", "random:tiny", "--device", "cpu", "--batch", "2", "--seconds", "0.001", "--threads", "1")
 
 
 def misused(capsys: pytest.CaptureFixture[str], *argv: str) -> str:
@@ -46,7 +50,7 @@ def test_an_interrupted_run_says_so_and_exits_130(tmp_path: Path) -> None:
         "import os, signal, sys\n"
         "from vpt_gym.bench.run import Bench\n"
         "from vpt_gym.cli.main import main\n"
-        "Bench._accuracy = lambda *_: (os.kill(os.getpid(), signal.SIGINT), _[1].check())\n"
+        "Bench._accuracy = lambda *_: (os.kill(os.getpid(), signal.SIGINT), _[1](0.0))\n"
         f"sys.exit(main({[*SHORT, '--precision', 'float32', '--json', str(target)]}))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
@@ -64,9 +68,37 @@ def test_wrong_arguments_are_one_sentence_each(capsys: pytest.CaptureFixture[str
         assert f"{batch!r} is not a list of whole numbers of 1 or more" in misused(capsys, "--batch", batch)
     assert "'0' is not a whole number of 1 or more" in misused(capsys, "--threads", "0")
     assert "'0' is not a number above 0" in misused(capsys, "--seconds", "0")
-    assert "not allowed with argument" in misused(capsys, "--seconds", "1")
+    assert "'layer' is not KEY=VALUE" in misused(capsys, "--encoder-arg", "layer")
+    assert "--device and --encoder-arg device= are the same option" in misused(capsys, "--encoder-arg", "device=cpu")
     assert "'3' is too short" in misused(capsys, "--accuracy-steps", "3")
     assert "'mine' is none of minestudio" in misused(capsys, "--against", "mine")
+
+
+def test_an_encoders_own_options_reach_it(tmp_path: Path) -> None:
+    target = tmp_path / "bench.json"
+    assert main([*SHORT, "--precision", "float32", "--encoder-arg", "layer=cnn", "--json", str(target)]) == 0
+    record = json.loads(target.read_text())
+    assert record["encoder"]["options"]["layer"] == "cnn"
+    assert record["arguments"]["encoder_options"] == {"layer": "cnn", "device": "cpu"}
+
+
+def test_a_registered_encoder_that_is_no_vpt(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def load(source: str, *, width: int = 5) -> Stranger:
+        assert (source, width) == ("stranger:x", 7)
+        return Stranger()
+
+    monkeypatch.setitem(registry._registered, "stranger", load)
+    target = tmp_path / "bench.json"
+    given = ["--encoder", "stranger:x", "--encoder-arg", "width=7", "--batch", "3", "--seconds", "0.001"]
+    assert main(["bench", *given, "--threads", "1", "--json", str(target)]) == 0
+    assert "no choice of precision" in capsys.readouterr().out
+    (cell,) = json.loads(target.read_text())["cells"]
+    assert (cell["batch"], cell["candidate"]) == (3, "float32")
+    assert main(["bench", *given, "--precision", "bfloat16"]) == 1
+    assert "the options of this kind of encoder are width" in capsys.readouterr().err
+    assert main(["bench", *given, "--device", "cpu"]) == 1
 
 
 def test_wrong_files_are_refused_before_anything_is_measured(
@@ -95,6 +127,21 @@ def test_an_encoder_that_is_not_there_leaves_no_folder(
     assert main([*SHORT, "--encoder", "random:nano"]) == 1
     assert "random:nano" in capsys.readouterr().err
     assert list(tmp_path.glob("runs/*")) == []
+
+
+def test_a_run_that_breaks_off_leaves_no_half_written_file(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def break_off(*_: object, **__: object) -> None:
+        raise VPTGymError("The latents are not finite.")
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(accuracy, "compare", break_off)
+    assert main([*SHORT, "--precision", "float32,bfloat16"]) == 1
+    (written,) = tmp_path.glob("runs/bench-*/*")
+    record = json.loads(written.read_text())
+    assert record["complete"] is False
+    assert len(record["cells"]) == 2
 
 
 def test_the_help_reads_well(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:

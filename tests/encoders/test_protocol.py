@@ -14,7 +14,7 @@ from stable_baselines3.common.vec_env import DummyVecEnv
 
 import vpt_gym
 from tests.support.scripted import ScriptedEnv, scripted
-from vpt_gym.encoders.protocol import Encoder
+from vpt_gym.encoders import Encoder, EncoderBase
 from vpt_gym.errors import ObservationError
 from vpt_gym.frames import resize
 
@@ -26,6 +26,7 @@ class SumStream:
 
     def __init__(self, num_envs: int) -> None:
         self.num_envs = num_envs
+        self.fingerprint = "sum"
         self.total = np.zeros((num_envs, 5))
 
     def step(self, frames: Any, first: Any, rows: Any = None) -> torch.Tensor:
@@ -37,6 +38,13 @@ class SumStream:
         self.total[rows] += np.column_stack([means, frames["ammo"], frames["room"], np.ones(len(rows))])
         return torch.tensor(self.total[rows], dtype=torch.float32)
 
+    def encode(self, frames: Any, first: Any, rows: Any = None) -> torch.Tensor:
+        steps = [
+            self.step({key: value[:, t] for key, value in frames.items()}, first[:, t], rows)
+            for t in range(first.shape[1])
+        ]
+        return torch.stack(steps, dim=1)
+
     def state_dict(self) -> dict[str, Any]:
         return {"total": torch.tensor(self.total)}
 
@@ -44,16 +52,17 @@ class SumStream:
         self.total = state["total"].numpy().copy()
 
 
-class SumEncoder:
+class SumEncoder(EncoderBase):
     """Looks at 40x40 pixels, and at two more entries of the observation."""
 
+    kind, source = "sum", "sum:"
     latent_size = 5
     frame_size = SIZE
     also_reads = ("ammo", "room")
+    fingerprint = "sum"
 
-    @property
-    def latent_space(self) -> gym.spaces.Box:
-        return gym.spaces.Box(-1e6, 1e6, (5,), np.float32)
+    def __init__(self) -> None:
+        self.options = {}
 
     @property
     def recorded(self) -> dict[str, Any]:
@@ -61,9 +70,6 @@ class SumEncoder:
 
     def stream(self, num_envs: int) -> SumStream:
         return SumStream(num_envs)
-
-    def __deepcopy__(self, memo: object) -> SumEncoder:
-        return self
 
 
 def alone(identity: int, lengths: tuple[int, ...], steps: int) -> list[tuple[np.ndarray, bool]]:

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-import vpt_gym.encoders.protocol
+import vpt_gym.encoders.inputs
 import vpt_gym.encoders.vpt
 import vpt_gym.frames
 from tests.support.frames import MinecraftVideos
@@ -70,7 +70,7 @@ def method(
 
 def area_resize(patch: pytest.MonkeyPatch) -> None:
     wrong = mutated(vpt_gym.frames, "interpolation=cv2.INTER_LINEAR", "interpolation=cv2.INTER_AREA")["resize"]
-    patch.setattr(vpt_gym.encoders.protocol, "resize", wrong)
+    patch.setattr(vpt_gym.encoders.inputs, "resize", wrong)
 
 
 FAULTS: dict[str, Callable[[pytest.MonkeyPatch], None]] = {
@@ -82,7 +82,11 @@ FAULTS: dict[str, Callable[[pytest.MonkeyPatch], None]] = {
         state, "Window", "of", "torch.where(first_bt, time_t, -1)", "torch.where(first_bt, -1, -1)"
     ),
     "memory not carried": method(
-        state, "Window", "commit", "memory.seen_b.copy_(self.seen_b)", "memory.seen_b.copy_(0 * self.seen_b)"
+        state,
+        "Window",
+        "after",
+        "slot_b, seen_b = self.slots_bt[:, -1], self.seen_b",
+        "slot_b, seen_b = self.slots_bt[:, -1], 0 * self.seen_b",
     ),
     "wrong residual": method(
         attention,

@@ -13,7 +13,7 @@ from tests.nn.cuda.recorded import Recorder
 from tests.support.network import random_net
 from tests.support.scripted import Thumbnails
 from vpt_gym.config import VPTConfig
-from vpt_gym.nn import Memory, VPTNet
+from vpt_gym.nn import Memory, VPTNet, attention
 from vpt_gym.nn.cuda import StepGraphs, TritonFrameEncoder, attend_single, probe
 from vpt_gym.nn.cuda.graph import Capture
 
@@ -22,7 +22,8 @@ ROWS = 5
 
 
 @pytest.fixture(autouse=True)
-def _no_gradients() -> Iterator[None]:
+def _as_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setattr(attention, "_may_ask", lambda _: False)
     with torch.no_grad():
         yield
 
@@ -41,7 +42,8 @@ def memory_of(rows: int = ROWS, blocks: int = CONFIG.blocks, device: str = "cpu"
 def eagerly(net: VPTNet, memory: Memory, frames: Tensor, first: Tensor, rows: Tensor | None, *layers: str) -> Tensor:
     device = memory.slot_b.device
     frames, first, rows = frames.to(device), first.to(device), None if rows is None else rows.to(device)
-    outputs = net(frames[:, None], first[:, None], memory, layers=layers or ("final",), rows_b=rows)
+    outputs, after = net(frames[:, None], first[:, None], memory, layers=layers or ("final",), rows_b=rows)
+    memory.move_to(after)
     return torch.cat([output[:, 0] for output in outputs], dim=1)
 
 

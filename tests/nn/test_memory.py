@@ -59,10 +59,11 @@ def test_chunks_follow_each_other(quick: VPTEncoder, sizes: tuple[int, ...]) -> 
     """Any division into chunks gives the same latents, over a ring that wraps in the middle of them."""
     count = sum(sizes)
     frames, first = pictures(ROWS, count), np.random.default_rng(1).random((ROWS, count)) < 0.01
-    choice = quick._choice
-    memory = quick._memory(ROWS, choice)
-    cuts = np.cumsum((0, *sizes))
-    pieces = [quick._run(frames[:, a:b], torch.from_numpy(first[:, a:b]), memory, choice) for a, b in pairwise(cuts)]
+    memory = quick.network.memory(ROWS)
+    pieces = []
+    for a, b in pairwise(np.cumsum((0, *sizes))):
+        latents, memory = quick.network.run(frames[:, a:b], torch.from_numpy(first[:, a:b]), memory)
+        pieces.append(latents)
     assert float((torch.cat(pieces, dim=1) - stepped(quick, frames, first)).abs().max()) <= TOLERANCE
 
 
@@ -161,22 +162,21 @@ def test_failed_step_changes_nothing(count: int, monkeypatch: pytest.MonkeyPatch
     """A step that runs out of memory half-way can simply be tried again."""
     encoder = quick_encoder()
     frames, first = pictures(2, 200), np.zeros((2, 200), np.bool_)
-    choice = encoder._choice
-    memories = [encoder._memory(2, choice) for _ in range(2)]
-    for memory in memories:
-        encoder._run(frames[:, :100], torch.from_numpy(first[:, :100]), memory, choice)
-        encoder._run(frames[:, 100:150], torch.from_numpy(first[:, :50]), memory, choice)
+    run = encoder.network.run
+    memories = [encoder.network.memory(2) for _ in range(2)]
+    for index, memory in enumerate(memories):
+        _, after = run(frames[:, :100], torch.from_numpy(first[:, :100]), memory)
+        _, memories[index] = run(frames[:, 100:150], torch.from_numpy(first[:, :50]), after)
 
     def exhausted(*_: object) -> torch.Tensor:
         raise torch.OutOfMemoryError("planted")
 
     with monkeypatch.context() as patch:
-        patch.setattr(encoder._net.blocks[2].mlp_in, "forward", exhausted)
+        patch.setattr(encoder.network.net.blocks[2].mlp_in, "forward", exhausted)
         with pytest.raises(torch.OutOfMemoryError):
-            encoder._run(frames[:, 150 : 150 + count], torch.from_numpy(first[:, :count]), memories[0], choice)
+            run(frames[:, 150 : 150 + count], torch.from_numpy(first[:, :count]), memories[0])
     retried, never_failed = (
-        encoder._run(frames[:, 150 : 150 + count], torch.from_numpy(first[:, :count]), memory, choice)
-        for memory in memories
+        run(frames[:, 150 : 150 + count], torch.from_numpy(first[:, :count]), memory)[0] for memory in memories
     )
     assert torch.equal(retried, never_failed)
 
@@ -218,7 +218,8 @@ def test_goals_share_a_frame_and_nothing_else() -> None:
     for t in range(6):
         now = slice(t, t + 1)
         flags = first[:, now].repeat_interleave(2, dim=0)
-        (out,) = net(frames[:, now], flags, together, layers=("final",), goals_bgc=goals_bgc)
+        with torch.no_grad():
+            (out,), together = net(frames[:, now], flags, together, layers=("final",), goals_bgc=goals_bgc)
         seen.append(out)
     for row in range(ROWS):
         for goal in range(2):
@@ -226,7 +227,7 @@ def test_goals_share_a_frame_and_nothing_else() -> None:
             shifted = Shifted(net.cnn, goals_bgc[row, goal])
             alone = random_net()
             alone.cnn = shifted
-            (expected,) = alone(frames[row : row + 1], first[row : row + 1], memory, layers=("final",))
+            (expected,), _ = alone(frames[row : row + 1], first[row : row + 1], memory, layers=("final",))
             found = torch.cat([out[2 * row + goal] for out in seen])
             assert float((found - expected[0]).abs().max()) <= TOLERANCE
     assert float((seen[-1][0] - seen[-1][1]).abs().max()) > 0.1, "the goals make no difference"

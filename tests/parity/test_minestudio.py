@@ -43,7 +43,7 @@ def test_steps_equal_minestudio(size: str, *, fast: bool, real_frames: Minecraft
             )
         worst = max(worst, float((ours - theirs[:, 0]).abs().max()))
         typical = max(typical, float(theirs.std()))
-    print(f"{size}, {encoder.path}: max |difference| {worst:.1e} at standard deviation {typical:.2f}")
+    print(f"{size}, {encoder.backend}: max |difference| {worst:.1e} at standard deviation {typical:.2f}")
     assert worst <= TOLERANCE
     # Guards the comparison itself: the latents must be alive and the memory must matter.
     assert typical > 0.5

@@ -3,64 +3,48 @@
 from __future__ import annotations
 
 import contextlib
-from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
 
-from vpt_gym.bench.candidates import Running, frames_in_turn
+from vpt_gym.bench.candidates import Candidate, frames_in_turn
 from vpt_gym.bench.pictures import Pictures
+from vpt_gym.bench.rounds import Step
 from vpt_gym.config import VPTConfig
 from vpt_gym.encoders.minestudio.package import import_minestudio
 
-__all__ = ["MineStudioCandidate", "minestudio_network", "policy_options"]
+__all__ = ["minestudio_network", "of_minestudio", "policy_options"]
 
 
-class MineStudioCandidate:
-    """MineStudio's `MinecraftPolicy` with random weights: the time of a step does not depend on their values.
+def of_minestudio(network: torch.nn.Module, device: torch.device, *, autocast: bool) -> Candidate:
+    """MineStudio's `MinecraftPolicy`, which lies on the device; candidates share one.
 
     In float32 it runs under torch's defaults (on CUDA these allow TF32 in convolutions); `autocast` runs it under
     `torch.autocast` to bfloat16, the only lower precision that works in it.
-
-    Args:
-        network: from `minestudio_network`; the candidates share one.
-        device: where it runs; the network is there already.
-        autocast: compute in bfloat16 where autocast does.
     """
 
-    def __init__(self, network: torch.nn.Module, device: torch.device, *, autocast: bool = False) -> None:
-        self.network = network
-        self.device = device
-        self.autocast = autocast
-        self.name = "minestudio-bf16" if autocast else "minestudio"
-        self.words = "MineStudio's own network, eager, " + (
-            "autocast to bfloat16" if autocast else "float32, torch's defaults"
-        )
-        float32 = "tf32" if device.type == "cuda" else "float32"
-        self.peak = "bfloat16" if autocast else float32
-
-    def open(self, batch: int, pictures: Pictures) -> Running:
-        """Opens `batch` episodes. Its cache is as long from the first step on as ever after, so nothing needs filling."""
-        state: list[torch.Tensor] = self.network.initial_state(batch)  # type: ignore[operator]
-        state = [tensor.to(self.device) for tensor in state]
+    def open_rows(batch: int, pictures: Pictures) -> tuple[Step, float]:
+        # Its cache is as long from the first step on as ever after, so nothing needs filling.
+        state: list[torch.Tensor] = [tensor.to(device) for tensor in network.initial_state(batch)]  # type: ignore[operator]
         next_frames = frames_in_turn(pictures, batch)
-        first = torch.zeros((batch, 1), dtype=torch.bool, device=self.device)
+        first = torch.zeros((batch, 1), dtype=torch.bool, device=device)
 
         def step() -> object:
             nonlocal state
-            frames = torch.from_numpy(next_frames()[:, None]).to(self.device)
-            with torch.no_grad(), self._arithmetic():
-                (latent, _), state = self.network({"image": frames}, state, context={"first": first})
+            frames = torch.from_numpy(next_frames()[:, None]).to(device)
+            with torch.no_grad(), torch.autocast(device.type, torch.bfloat16) if autocast else contextlib.nullcontext():
+                (latent, _), state = network({"image": frames}, state, context={"first": first})
             return latent[:, 0].float().cpu().numpy()
 
-        return Running(step, state_bytes=sum(tensor.nbytes for tensor in state) / batch)
+        return step, sum(tensor.nbytes for tensor in state) / batch
 
-    def _arithmetic(self) -> AbstractContextManager[object]:
-        return torch.autocast(self.device.type, torch.bfloat16) if self.autocast else contextlib.nullcontext()
+    arithmetic = "autocast to bfloat16" if autocast else "float32, torch's defaults"
+    peak = "bfloat16" if autocast else "tf32" if device.type == "cuda" else "float32"
+    return Candidate(f"MineStudio's own network, eager, {arithmetic}", peak, device, open_rows)
 
 
 def minestudio_network(config: VPTConfig, device: torch.device) -> torch.nn.Module:
-    """MineStudio's network at the sizes of `config`, with the random weights that its constructor draws.
+    """MineStudio's network at the sizes of `config`; its weights are random, on whose values time does not depend.
 
     Raises:
         VPTGymError: MineStudio is not installed.
@@ -82,7 +66,7 @@ def policy_options(config: VPTConfig) -> dict[str, Any]:
         "attention_memory_size": 2 * config.memory,
         "diff_mlp_embedding": False,
         "hidsize": config.hidden_size,
-        "img_shape": [128, 128, 3],
+        "img_shape": [config.frame_size, config.frame_size, 3],
         "impala_chans": [16, 32, 32],
         "impala_kwargs": {"post_pool_groups": 1},
         "impala_width": config.impala_width,

@@ -11,72 +11,74 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from vpt_gym.config import FRAME_SIZE
 from vpt_gym.errors import VPTGymError
 from vpt_gym.frames import resize
 
-__all__ = ["Pictures", "load_pictures"]
+__all__ = ["Frames", "Pictures", "load_pictures", "read_video"]
 
 Frames = npt.NDArray[np.uint8]
 
 FRAMES_KEPT = 600
 """Frames of a video that are read: as many as MineStudio's have, 29 MB at 128x128."""
+SYNTHETIC = "synthetic moving pictures, not a game (give --video, or install MineStudio)"
+"""An accuracy measured on them says little about games."""
 
 
 @dataclass(frozen=True)
 class Pictures:
-    """Videos as VPT reads them.
-
-    Attributes:
-        videos: each uint8 [T, 128, 128, 3], RGB; T may differ.
-        source: what they are, for people.
-        synthetic: they are drawn, not recorded: an accuracy measured on them says little about games.
-    """
+    """Videos, each uint8 [T, size, size, 3], RGB, of a length of its own; and what they are, for people."""
 
     videos: tuple[Frames, ...]
     source: str
-    synthetic: bool
 
     def frames(self, rows: int, step: int) -> Frames:
-        """Frame `step` of each row, uint8 [rows, 128, 128, 3], a fresh array; a video runs forwards, then backwards, and so on.
+        """Frame `step` of each row, uint8 [rows, size, size, 3], a fresh array.
 
-        Rows that share a video are spread over it.
+        A video runs forwards, then backwards, and so on; rows that share one are spread over it.
         """
         return np.stack([self._frame(row, rows, step) for row in range(rows)])
 
     def _frame(self, row: int, rows: int, step: int) -> Frames:
         video = self.videos[row % len(self.videos)]
         sharing = -(-rows // len(self.videos))
-        at = step + row // len(self.videos) * len(video) // sharing
         turn = max(1, 2 * (len(video) - 1))
-        frame: Frames = video[min(at % turn, turn - at % turn)] if len(video) > 1 else video[0]
+        at = (step + row // len(self.videos) * len(video) // sharing) % turn
+        frame: Frames = video[min(at, turn - at) % len(video)]
         return frame
 
 
-def load_pictures(paths: Sequence[Path] = ()) -> Pictures:
-    """Reads videos.
-
-    Args:
-        paths: video files that OpenCV can read; without any, the six recordings in MineStudio's package; where that is not
-            installed, synthetic pictures.
+def load_pictures(paths: Sequence[Path], size: int) -> Pictures:
+    """Videos at the size that an encoder reads: these; or else the recordings in MineStudio's package; or else drawn ones.
 
     Raises:
         VPTGymError: a file cannot be read as a video.
     """
     if paths:
-        return Pictures(tuple(map(_read, paths)), f"{', '.join(path.name for path in paths)}", synthetic=False)
-    recordings = _minestudio_recordings()
-    if recordings:
-        # The first of each task: two rows should not see the same scene.
-        return Pictures(
-            tuple(map(_read, recordings)),
-            "real Minecraft video (the recordings in MineStudio's package)",
-            synthetic=False,
-        )
-    drawn = tuple(_draw(np.random.default_rng(seed)) for seed in range(2))
-    return Pictures(
-        drawn, "synthetic moving pictures, not a game (give --video, or install MineStudio)", synthetic=True
-    )
+        return Pictures(tuple(read_video(path, size) for path in paths), ", ".join(path.name for path in paths))
+    if recordings := _minestudio_recordings():
+        source = "real Minecraft video (the recordings in MineStudio's package)"
+        return Pictures(tuple(read_video(path, size) for path in recordings), source)
+    return Pictures(tuple(_draw(np.random.default_rng(seed), size) for seed in range(2)), SYNTHETIC)
+
+
+def read_video(path: Path, size: int, most: int = FRAMES_KEPT) -> Frames:
+    """The first frames of a video file, at most so many: uint8 [T, size, size, 3].
+
+    Raises:
+        VPTGymError: OpenCV can read none.
+    """
+    frames: list[Frames] = []
+    video = cv2.VideoCapture(str(path)) if path.is_file() else None
+    while video is not None and len(frames) < most:
+        found, bgr = video.read()
+        if not found:
+            break
+        rgb = np.asarray(cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB), dtype=np.uint8)
+        frames.append(resize(rgb[None], size)[0])
+    if not frames:
+        what = "is not a file" if video is None else "holds no frame that OpenCV can read"
+        raise VPTGymError(f"The video {path} {what}; give an .mp4 or .avi file, or leave --video out.")
+    return np.stack(frames)
 
 
 def _minestudio_recordings() -> list[Path]:
@@ -84,38 +86,15 @@ def _minestudio_recordings() -> list[Path]:
     if spec is None or not spec.submodule_search_locations:
         return []
     folder = Path(spec.submodule_search_locations[0]) / "benchmark" / "auto_eval" / "eval_video"
+    # The first of each task: two rows should not see the same scene.
     return sorted(path for task in folder.glob("*") for path in sorted(task.glob("*.mp4"))[:1])
 
 
-def _read(path: Path) -> Frames:
-    frames: list[Frames] = []
-    video = cv2.VideoCapture(str(path)) if path.is_file() else None
-    try:
-        while video is not None and len(frames) < FRAMES_KEPT:
-            found, bgr = video.read()
-            if not found:
-                break
-            rgb = np.asarray(cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB), dtype=np.uint8)
-            frames.append(resize(rgb[None])[0])
-    finally:
-        if video is not None:
-            video.release()
-    if not frames:
-        what = "holds no frame that OpenCV can read" if path.is_file() else "is not a file"
-        raise VPTGymError(f"The video {path} {what}; give an .mp4 or .avi file, or leave --video out.")
-    return np.stack(frames)
-
-
-def _draw(random: np.random.Generator) -> Frames:
-    """A smooth coloured landscape that drifts by, with a block that moves on its own: uint8 [T, 128, 128, 3]."""
-    coarse = random.integers(0, 256, (24, 24, 3), dtype=np.uint8)
-    world = np.asarray(cv2.resize(coarse, (768, 768), interpolation=cv2.INTER_LINEAR), dtype=np.uint8)
-    block = random.integers(0, 256, (24, 24, 3), dtype=np.uint8)
-    frames = np.empty((FRAMES_KEPT, FRAME_SIZE, FRAME_SIZE, 3), dtype=np.uint8)
-    for step, frame in enumerate(frames):
-        left = step
-        top = int(128 + 100 * np.sin(step / 60))
-        frame[:] = world[top : top + FRAME_SIZE, left : left + FRAME_SIZE]
-        y, x = int(52 + 40 * np.sin(step / 23)), int(52 + 40 * np.cos(step / 31))
-        frame[y : y + 24, x : x + 24] = block
-    return frames
+def _draw(random: np.random.Generator, size: int) -> Frames:
+    """A smooth coloured landscape that drifts by, under a block that stands still: uint8 [T, size, size, 3]."""
+    coarse = random.integers(0, 256, (4, 24, 3), dtype=np.uint8)
+    world = np.asarray(cv2.resize(coarse, (128 + FRAMES_KEPT, 128), interpolation=cv2.INTER_LINEAR), dtype=np.uint8)
+    frames = np.stack([world[:, step : step + 128] for step in range(FRAMES_KEPT)])
+    frames[:, 52:76, 52:76] = random.integers(0, 256, (24, 24, 3), dtype=np.uint8)
+    small: Frames = resize(frames, size)
+    return small

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import fields
 from datetime import datetime
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 from tqdm import tqdm
 
 from vpt_gym.bench.plan import RIVALS, Plan
-from vpt_gym.bench.rounds import Budget
-from vpt_gym.cli.arguments import Formatter, add_encoder_device, count, positive
+from vpt_gym.cli.arguments import Formatter, add_encoder_device, count, env_arg, positive
 from vpt_gym.config import PRECISIONS
 from vpt_gym.errors import VPTGymError
 from vpt_gym.running.files import check_writable, write_json
@@ -23,7 +25,7 @@ INTERRUPTED = 130
 """The exit code of an interrupted run, as for vpt-gym train."""
 
 DESCRIPTION = """\
-Measure the encoder on this machine: frames per second, latency, how near it
+Measure an encoder on this machine: frames per second, latency, how near it
 comes to the machine's own limit, memory, and what each precision costs in
 accuracy. Candidates take turns in short rounds, so that they share the
 machine's ups and downs; times are medians. Prints tables and writes a JSON
@@ -34,7 +36,8 @@ EXAMPLES = """\
 examples:
   vpt-gym bench
   vpt-gym bench --encoder random:tiny --batch 1,8 --seconds 1
-  vpt-gym bench --batch 8 --against minestudio,policy --threads 2
+  vpt-gym bench --batch 8 --against minestudio --threads 2
+  vpt-gym bench --encoder random:2x --encoder-arg layer=cnn
   vpt-gym bench --encoder CraftJarvis/MineStudio_VPT.rl_from_early_game_2x \\
     --video play.mp4 --json bench.json"""
 
@@ -49,158 +52,133 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         formatter_class=Formatter,
         allow_abbrev=False,
     )
-    parser.set_defaults(run=run, parser=parser)
-    group = parser.add_argument_group("what")
-    group.add_argument(
+    parser.set_defaults(run=run, parser=parser, **vars(Plan()))
+    what = parser.add_argument_group("what")
+    what.add_argument(
         "--encoder",
-        default="random:2x",
         metavar="SOURCE",
-        help="weights, as for vpt-gym train (default: %(default)s, untrained; time does not depend on their values)",
+        help="any encoder, as for vpt-gym train (default: %(default)s, untrained; time does not depend on their values)",
     )
-    add_encoder_device(group, "auto", "auto")
-    group.add_argument(
+    what.add_argument(
+        "--encoder-arg",
+        type=env_arg,
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="an option of that kind of encoder, as for load_encoder; can be repeated",
+    )
+    add_encoder_device(what, None, "auto")
+    what.add_argument(
         "--batch",
+        dest="batches",
         type=batches,
-        default=(1, 8, 64, 256),
         metavar="N,N",
         help="environments stepped together (default: 1,8,64,256)",
     )
-    group.add_argument(
+    what.add_argument(
         "--precision",
-        type=precisions,
+        dest="precisions",
+        type=partial(_names, PRECISIONS),
         metavar="P,P",
-        help=f"any of {', '.join(PRECISIONS)} (default: float32, what auto means on this device, and bfloat16 where the "
-        "hardware has it)",
+        help=f"any of {', '.join(PRECISIONS)} (default: float32, what auto means on this device, and bfloat16; of an "
+        "encoder that is no VPT, its own choice)",
     )
-    group.add_argument(
+    what.add_argument(
         "--against",
-        type=rivals,
-        default=(),
+        dest="rivals",
+        type=partial(_names, RIVALS),
         metavar="R,R",
-        help="minestudio: MineStudio's own network, eager float32; minestudio-bf16: under autocast; policy: a PPO iteration "
-        "with VPT inside the policy, which takes minutes",
+        help="minestudio: MineStudio's own network of VPT's size, eager float32; minestudio-bf16: under autocast",
     )
-    _add_size(parser.add_argument_group("how much"))
-    output = parser.add_argument_group("output")
-    output.add_argument(
-        "--json", type=Path, metavar="FILE", help="where the numbers go (default: runs/bench-<date>-<time>/bench.json)"
-    )
-
-
-def _add_size(group: argparse._ArgumentGroup) -> None:
-    group.add_argument("--threads", type=count, metavar="N", help="threads of torch (default: torch's own choice)")
-    length = group.add_mutually_exclusive_group()
-    length.add_argument(
+    much = parser.add_argument_group("how much")
+    much.add_argument("--threads", type=count, metavar="N", help="threads of torch (default: torch's own choice)")
+    much.add_argument(
         "--seconds",
         type=positive,
-        default=5.0,
         metavar="X",
         help="measured time of each candidate at each batch size, three steps at least (default: 5)",
     )
-    length.add_argument("--steps", type=count, metavar="N", help="measured steps instead of seconds")
-    group.add_argument(
+    much.add_argument(
         "--accuracy-steps",
         type=accuracy_steps,
-        default=1000,
         metavar="N",
         help="steps of the comparison with float32; 0 leaves it out (default: %(default)s)",
     )
-    group.add_argument(
+    much.add_argument(
         "--video",
+        dest="videos",
         type=Path,
         nargs="+",
-        default=[],
         metavar="FILE",
         help="what to measure on (default: the Minecraft recordings in MineStudio's package; without it, synthetic pictures)",
     )
-    group.add_argument(
-        "--policy-steps",
-        type=count,
-        default=128,
-        metavar="N",
-        help="steps of each environment in the PPO iteration (default: %(default)s)",
+    parser.add_argument_group("output").add_argument(
+        "--json", type=Path, metavar="FILE", help="where the numbers go (default: runs/bench-<date>-<time>/bench.json)"
     )
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Measure, and print."""
     from vpt_gym.bench.report import heading, tables
-    from vpt_gym.bench.run import Bench, prepare
+    from vpt_gym.bench.run import Bench, check_plan
 
-    plan = _plan(arguments)
+    options = dict(arguments.encoder_arg)
+    for name, given in (("device", arguments.device), ("precision", arguments.precisions)):
+        if given and name in options:
+            arguments.parser.error(f"--{name} and --encoder-arg {name}= are the same option; give one of them")
+    if arguments.device:
+        options["device"] = arguments.device
+    values = {**vars(arguments), "encoder_options": options, "videos": tuple(arguments.videos)}
+    plan = Plan(**{field.name: values[field.name] for field in fields(Plan)})
     target: Path = arguments.json or Path("runs") / f"bench-{datetime.now().astimezone():%Y%m%d-%H%M%S}" / "bench.json"
     try:
-        pictures = prepare(plan)
-        check_writable(target)
+        check_plan(plan)
+        # The folder of a run is made when there is something to put into it.
+        check_writable(arguments.json or target.parent)
     except VPTGymError as error:
-        # Like any other wrong argument, and before minutes are spent.
+        # Like any other wrong argument, and before weights are loaded.
         arguments.parser.error(str(error))
-    try:
-        bench = Bench(plan, pictures)
-    except VPTGymError:
-        if arguments.json is None:
-            target.parent.rmdir()
-        raise
+    bench = Bench(plan)
+
+    def save() -> None:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        write_json(target, bench.record)
+
     print(heading(bench.record), flush=True)
-    with _Bar() as bar:
-        complete = bench.run(bar.show, lambda: write_json(target, bench.record))
+    with _progress() as show:
+        complete = bench.run(show, save)
     print(f"\n{tables(bench.record)}\n\nEvery number is in {target}.")
     return 0 if complete else INTERRUPTED
 
 
-class _Bar:
-    """A progress bar for each part on a terminal, a line for each part elsewhere; on standard error."""
+@contextmanager
+def _progress() -> Iterator[Callable[[str, float], None]]:
+    """A bar for each part on a terminal, a line for each part elsewhere; on standard error."""
+    form = "  {desc:<14} {percentage:3.0f}%|{bar}| {elapsed}"
+    with tqdm(total=1.0, miniters=0, bar_format=form, leave=False, dynamic_ncols=True, disable=None) as bar:
+        shown = ""
 
-    def __init__(self) -> None:
-        self._live = sys.stderr.isatty()
-        self._what = ""
-        self._bar: tqdm[Any] | None = None
+        def show(what: str, share: float) -> None:
+            nonlocal shown
+            if what != shown:
+                shown = what
+                bar.reset()
+                bar.set_description_str(what)
+                if bar.disable:
+                    print(f"  measuring {what}", file=sys.stderr, flush=True)
+            bar.update(share - bar.n)  # which draws ten times a second at most
 
-    def __enter__(self) -> _Bar:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._close()
-
-    def show(self, what: str, share: float) -> None:
-        """`what` is being measured; so much of it is done."""
-        if what != self._what:
-            self._close()
-            self._what = what
-            if self._live:
-                form = "{desc} {percentage:3.0f}%|{bar}| {elapsed}"
-                self._bar = tqdm(total=1.0, desc=f"  {what:<12}", bar_format=form, leave=False, dynamic_ncols=True)
-            else:
-                print(f"  measuring {what}", file=sys.stderr, flush=True)
-        if self._bar is not None:
-            self._bar.update(share - self._bar.n)
-            self._bar.refresh()
-
-    def _close(self) -> None:
-        if self._bar is not None:
-            self._bar.close()
-            self._bar = None
+        yield show
 
 
 def batches(text: str) -> tuple[int, ...]:
     """`8` or `1,8,64`; each once."""
     try:
-        found = tuple(dict.fromkeys(count(part) for part in text.split(",")))
+        return tuple(dict.fromkeys(count(part) for part in text.split(",")))
     except argparse.ArgumentTypeError:
         raise argparse.ArgumentTypeError(
             f"{text!r} is not a list of whole numbers of 1 or more, such as 8 or 1,8,64"
         ) from None
-    return found
-
-
-def precisions(text: str) -> tuple[str, ...]:
-    """Names of precisions with commas between them."""
-    return _names(text, PRECISIONS)
-
-
-def rivals(text: str) -> tuple[str, ...]:
-    """Names of rivals with commas between them."""
-    return _names(text, RIVALS)
 
 
 def accuracy_steps(text: str) -> int:
@@ -213,24 +191,10 @@ def accuracy_steps(text: str) -> int:
     return number
 
 
-def _names(text: str, known: tuple[str, ...]) -> tuple[str, ...]:
+def _names(known: tuple[str, ...], text: str) -> tuple[str, ...]:
+    """Some of the known names, with commas between them."""
     names = tuple(dict.fromkeys(text.split(",")))
     for name in names:
         if name not in known:
             raise argparse.ArgumentTypeError(f"{name!r} is none of {', '.join(known)}")
     return names
-
-
-def _plan(arguments: argparse.Namespace) -> Plan:
-    return Plan(
-        encoder=arguments.encoder,
-        device=arguments.device,
-        batches=arguments.batch,
-        precisions=arguments.precision,
-        rivals=arguments.against,
-        budget=Budget(arguments.seconds, arguments.steps),
-        accuracy_steps=arguments.accuracy_steps,
-        videos=tuple(arguments.video),
-        policy_steps=arguments.policy_steps,
-        threads=arguments.threads,
-    )

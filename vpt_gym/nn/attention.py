@@ -155,10 +155,14 @@ def _attend(
     logits_bhtk.masked_fill_(~window.visible_btk[:, None], float("-inf"))
     weights_bhtk = logits_bhtk.softmax(dim=3).to(value_bhkd.dtype)
     mixed_bhtd = torch.matmul(weights_bhtk, value_bhkd)
-    # Asking a GPU would make the CPU wait for it, and cannot be done while a CUDA graph is captured: there it is always done.
-    if mixed_bhtd.is_cuda or not bool(mixed_bhtd.isfinite().all()):
-        mixed_bhtd = _confined(weights_bhtk, value_bhkd, window)
-    return mixed_bhtd
+    if _may_ask(mixed_bhtd) and bool(mixed_bhtd.isfinite().all()):
+        return mixed_bhtd
+    return _confined(weights_bhtk, value_bhkd, window)
+
+
+def _may_ask(tensor: Tensor) -> bool:
+    """Whether its numbers can be looked at on the way: a GPU would be waited for, and could not be while a graph is captured."""
+    return not tensor.is_cuda
 
 
 def _confined(weights_bhtk: Tensor, value_bhkd: Tensor, window: Window) -> Tensor:

@@ -17,8 +17,8 @@ from tests.encoders.minestudio.cases import TOLERANCE
 from tests.encoders.minestudio.own import markovian
 from tests.encoders.minestudio.policies import steve_policy, vpt_policy
 from tests.support.frames import MinecraftVideos
+from vpt_gym.encoders import Encoder
 from vpt_gym.encoders.minestudio import PolicyEncoder, encoder_from_policy
-from vpt_gym.encoders.protocol import Encoder
 from vpt_gym.errors import ObservationError, VPTGymError
 
 pytestmark = pytest.mark.minestudio
@@ -41,8 +41,8 @@ def test_is_an_encoder(vpt: Any) -> None:
     assert encoder.latent_space.shape == (64,)
     assert encoder.latent_space.dtype == np.float32
     assert encoder.recorded == {"encoder": encoder, "encoder_options": None}
-    assert "vpt_gym's network" in encoder.path
-    assert encoder.path in repr(encoder)
+    assert "vpt_gym's network" in encoder.backend
+    assert encoder.backend in repr(encoder)
 
 
 def test_fingerprint(vpt: Any, steve: Any) -> None:

@@ -18,7 +18,7 @@ def test_vpt(network: str, steps: int, vpt: Any, real_frames: MinecraftVideos) -
     """On vpt_gym's network, over 200 frames for each row: more than the memory has."""
     encoder = encoder_from_policy(vpt, network=network)
     worst = disagreement(Case(vpt), encoder, real_frames.small(steps), rate=0.01)
-    print(f"VPT, {encoder.path}: {worst:.1e}")
+    print(f"VPT, {encoder.backend}: {worst:.1e}")
     assert encoder.network == network
     assert worst <= TOLERANCE
 
@@ -28,7 +28,7 @@ def test_steve(network: str, steps: int, rate: float, steve: Any, real_frames: M
     """Rows with and without guidance, of different strengths, in one batch."""
     encoder = encoder_from_policy(steve, network=network)
     worst = disagreement(SteveCase(steve), encoder, real_frames.small(steps), rate=rate)
-    print(f"STEVE-1, {encoder.path}: {worst:.1e}")
+    print(f"STEVE-1, {encoder.backend}: {worst:.1e}")
     assert encoder.network == network
     assert worst <= TOLERANCE
 

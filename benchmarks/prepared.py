@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import gymnasium as gym
@@ -12,40 +12,28 @@ from stable_baselines3.common.vec_env import VecEnv
 
 from vpt_gym.bench.candidates import frames_in_turn
 from vpt_gym.bench.pictures import Pictures
-from vpt_gym.config import FRAME_SIZE
-
-__all__ = ["PreparedVecEnv"]
 
 
 class PreparedVecEnv(VecEnv):
-    """Hands out frames that lie ready, 128x128 already, and ends episodes in staggered order.
+    """Hands out frames that lie ready, at the encoder's size already, and ends episodes in staggered order.
 
     Args:
         num_envs: N.
         pictures: where the frames come from.
         episode: steps of an episode; None for episodes without end. Row i ends `i * episode / N` steps earlier than row 0.
-        check: called in every step; what it raises passes through.
     """
 
-    def __init__(
-        self,
-        num_envs: int,
-        pictures: Pictures,
-        *,
-        episode: int | None = None,
-        check: Callable[[], None] = lambda: None,
-    ) -> None:
-        space = gym.spaces.Box(0, 255, (FRAME_SIZE, FRAME_SIZE, 3), np.uint8)
+    def __init__(self, num_envs: int, pictures: Pictures, *, episode: int | None = None) -> None:
+        space = gym.spaces.Box(0, 255, pictures.videos[0].shape[1:], np.uint8)
         self.render_mode = None
         super().__init__(num_envs, space, gym.spaces.Discrete(4))
         self._frames = frames_in_turn(pictures, num_envs)
         self._episode = episode
-        self._check = check
         self._offset = np.arange(num_envs) * (episode or 0) // num_envs
         self._steps = 0
 
     def reset(self) -> npt.NDArray[np.uint8]:
-        """Opening frames, uint8 [N, 128, 128, 3]."""
+        """Opening frames, uint8 [N, size, size, 3]."""
         self._steps = 0
         return self._frames()
 
@@ -54,7 +42,6 @@ class PreparedVecEnv(VecEnv):
 
     def step_wait(self) -> tuple[Any, npt.NDArray[np.float32], npt.NDArray[np.bool_], list[dict[str, Any]]]:
         """The next frames; a reward of 0."""
-        self._check()
         self._steps += 1
         frames = self._frames()
         infos: list[dict[str, Any]] = [{} for _ in range(self.num_envs)]
