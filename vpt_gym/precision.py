@@ -86,7 +86,11 @@ def arithmetic(device: torch.device, precision: str) -> Iterator[None]:
         modes.enter_context(torch.inference_mode(mode=False))
         modes.enter_context(torch.no_grad())
         modes.enter_context(torch.autocast(device.type, enabled=False))
-        switches = _switches(device.type, tf32=precision == "tf32") if computing_dtype(precision, device) == torch.float32 else ()
+        switches = (
+            _switches(device.type, tf32=precision == "tf32")
+            if computing_dtype(precision, device) == torch.float32
+            else ()
+        )
         if device.type == "cuda":
             # cuDNN tries its algorithms once for each size of batch and keeps the fastest; last bits may differ between them.
             switches += (Switch(torch.backends.cudnn, "benchmark", wanted=True),)

@@ -209,9 +209,7 @@ class _Judge:
             trials.append(trial.of_blocks(self._net, self._precision, {name: partial(self._block, name)}, quick=True))
         for result in trials:
             if name in result.refused:
-                raise OptionError(
-                    f"backend={name!r} cannot be used here: {result.refused[name]}; use backend='auto'."
-                )
+                raise OptionError(f"backend={name!r} cannot be used here: {result.refused[name]}; use backend='auto'.")
         return Choice(((trial.SIZES[-1], name),), name)
 
     def chosen(self) -> Choice:
@@ -222,13 +220,15 @@ class _Judge:
             return known
         frames = {name: partial(self.frames, name) for name, entry in self._here.items() if entry.frames is not None}
         # Backends that do the same to a block are tried once.
-        by_block = {entry.block: name for name, entry in reversed(self._here.items()) if entry.block is not None}
+        by_block = {entry.block: name for name, entry in reversed(tuple(self._here.items())) if entry.block is not None}
         blocks = {name: partial(self._block, name) for name in by_block.values()}
         of_frames = trial.of_frames(self._net, self._precision, frames)
         of_blocks = trial.of_blocks(self._net, self._precision, blocks)
         for name, reason in {**of_blocks.refused, **of_frames.refused}.items():
             logger.warning(
-                "backend=%r is left out, and the network is computed without it, with the same latents: %s.", name, reason
+                "backend=%r is left out, and the network is computed without it, with the same latents: %s.",
+                name,
+                reason,
             )
         choice = Choice(of_frames.by_size(), of_blocks.overall())
         choices.remember(choice)

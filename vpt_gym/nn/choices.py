@@ -90,7 +90,9 @@ class Choices:
         if blocks not in self._names or not isinstance(frames, list) or not frames:
             return None
         for entry in frames:
-            if not (isinstance(entry, list) and len(entry) == 2 and isinstance(entry[0], int) and entry[1] in self._names):
+            if not (
+                isinstance(entry, list) and len(entry) == 2 and isinstance(entry[0], int) and entry[1] in self._names
+            ):
                 return None
         return Choice(tuple((limit, name) for limit, name in frames), blocks)
 

@@ -32,7 +32,7 @@ FAILURES: Final = (
     RuntimeError, OSError, ImportError, AssertionError, ArithmeticError, AttributeError, LookupError, TypeError, ValueError,
     MemoryError, subprocess.SubprocessError,
 )  # fmt: skip
-"""What a missing operator or compiler, a driver too old, a read-only cache, too large a kernel or a broken installation raise."""
+"""What a missing operator or compiler, an old driver, a read-only cache, too large a kernel or a broken installation raise."""
 
 _BUDGET: Final = 1.5
 """Seconds after which no further size is begun: one that was not tried does as the next smaller one does."""
@@ -102,8 +102,9 @@ def of_frames(
         quick: only the proof, without times.
     """
     size = net.config.frame_size
-    generator = torch.Generator().manual_seed(0)
-    coarse_nhwc = torch.randint(0, 256, (SIZES[-1], size // 8, size // 8, 3), dtype=torch.uint8, generator=generator)
+    generator = torch.Generator("cpu").manual_seed(0)
+    shape = (SIZES[-1], size // 8, size // 8, 3)
+    coarse_nhwc = torch.randint(0, 256, shape, dtype=torch.uint8, generator=generator, device="cpu")
     frames_nhwc = coarse_nhwc.repeat_interleave(8, dim=1).repeat_interleave(8, dim=2).to(net.device)
 
     def way(module: nn.Module) -> _Way:
@@ -135,10 +136,10 @@ class _Steps:
 
     def __init__(self, net: VPTNet, rows: int, ring: torch.dtype) -> None:
         config, device = net.config, net.device
-        generator = torch.Generator().manual_seed(1)
+        generator = torch.Generator("cpu").manual_seed(1)
 
         def noise(*shape: int, dtype: torch.dtype) -> Tensor:
-            return torch.randn(*shape, generator=generator).to(device, dtype)
+            return torch.randn(*shape, generator=generator, dtype=torch.float32, device="cpu").to(device, dtype)
 
         self._seen = min(3, config.memory - 1)
         self._slot = (self._seen + 1) % config.memory
@@ -201,9 +202,9 @@ def _compare(
         except failures as error:
             trial.refused[name] = _failed(error)
     for size in SIZES:
-        # Three frames at least are compared; whether it is worth going on, their times tell.
-        done = sum(trial.seconds)
-        if done >= SIZES[0] + SIZES[1] and (len(ways) == 1 or quick or time.perf_counter() - begun > _BUDGET):
+        # How many sizes are compared at least; whether it is worth going on, the times tell.
+        late = len(ways) == 1 or time.perf_counter() - begun > _BUDGET
+        if len(trial.seconds) >= (3 if quick else 2) and (quick or late):
             break
         expected = defined.prove(size)
         for name in list(ways):
@@ -216,7 +217,9 @@ def _compare(
             if reason is not None:
                 trial.refused[name] = reason
                 del ways[name]
-        seconds = {name: 0.0 for name in ways} if quick else _times(ways, size, device)
+                for seconds in trial.seconds.values():
+                    seconds.pop(name)
+        seconds = dict.fromkeys(ways, 0.0) if quick else _times(ways, size, device)
         trial.seconds[size] = seconds
         for name in list(ways):
             if seconds[name] > _HOPELESS * min(seconds.values()):
@@ -252,7 +255,10 @@ def _unlike(found: Tensor, expected: Tensor, tolerance: float) -> str | None:
     difference = float(((found - expected).abs().amax(dim=1) / expected.abs().amax(dim=1)).max())
     # Written so that NaN is no pass.
     if not difference <= tolerance:
-        return f"it differs from the network as it is defined by {difference:.1g} of the largest number, and {tolerance:g} is allowed"
+        return (
+            f"it differs from the network as it is defined by {difference:.1g} of the largest number, "
+            f"and {tolerance:g} is allowed"
+        )
     return None
 
 

@@ -1,4 +1,4 @@
-"""Why Triton's kernels cannot run on a device, as far as that can be said beforehand; what only a launch tells is in `trial`."""
+"""Why Triton's kernels cannot run on a device, as far as it can be said beforehand; `trial` tells the rest."""
 
 from __future__ import annotations
 
