@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import numpy as np
 import pytest
 import torch
@@ -20,10 +18,9 @@ CPU = torch.device("cpu")
 
 
 @pytest.fixture(autouse=True)
-def _no_bfloat16(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def _no_bfloat16(monkeypatch: pytest.MonkeyPatch) -> None:
     whole = onednn.unavailable
     monkeypatch.setattr(onednn, "unavailable", lambda dtype: "planted" if dtype == torch.bfloat16 else whole(dtype))
-    yield
 
 
 def loaded(precision: str) -> VPTEncoder:
