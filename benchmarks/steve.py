@@ -17,11 +17,11 @@ import torch
 from shared import facts, folder, machine_words, markdown, parser, save
 
 from vpt_gym.bench.candidates import frames_in_turn
-from vpt_gym.bench.minestudio import policy_options
 from vpt_gym.bench.pictures import Pictures, load_pictures
 from vpt_gym.config import PRESETS
 from vpt_gym.encoders.minestudio import encoder_from_policy
 from vpt_gym.encoders.minestudio.package import import_minestudio
+from vpt_gym.weights.saving import policy_options
 
 WARM_UP = 3
 MINECLIP = {

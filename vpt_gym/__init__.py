@@ -11,11 +11,12 @@ from vpt_gym import envs  # registers vpt_gym/Minecraft-v0 with Gymnasium
 if TYPE_CHECKING:
     from vpt_gym import encoders, heads, minestudio, sb3, vector
     from vpt_gym.config import VPTConfig
-    from vpt_gym.encoders import load_encoder, register_source
+    from vpt_gym.encoders import encoder_from_module, load_encoder, register_source
     from vpt_gym.encoders.loading import load_network
     from vpt_gym.encoders.stream import LatentStream
     from vpt_gym.encoders.vpt import VPTEncoder
     from vpt_gym.errors import VPTGymError
+    from vpt_gym.weights import save_checkpoint
     from vpt_gym.wrappers.single import VPTLatentObservation
 
 __all__ = [
@@ -24,6 +25,7 @@ __all__ = [
     "VPTEncoder",
     "VPTGymError",
     "VPTLatentObservation",
+    "encoder_from_module",
     "encoders",
     "envs",
     "heads",
@@ -31,6 +33,7 @@ __all__ = [
     "load_network",
     "minestudio",
     "register_source",
+    "save_checkpoint",
     "sb3",
     "vector",
 ]
@@ -41,9 +44,11 @@ _HOMES = {
     "VPTEncoder": "vpt_gym.encoders.vpt",
     "VPTGymError": "vpt_gym.errors",
     "VPTLatentObservation": "vpt_gym.wrappers.single",
+    "encoder_from_module": "vpt_gym.encoders",
     "load_encoder": "vpt_gym.encoders",
     "load_network": "vpt_gym.encoders.loading",
     "register_source": "vpt_gym.encoders",
+    "save_checkpoint": "vpt_gym.weights",
 }
 
 try:

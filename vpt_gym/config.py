@@ -7,12 +7,12 @@ from types import MappingProxyType
 from typing import Final
 
 from vpt_gym.checks import check_count
-from vpt_gym.errors import VPTGymError
+from vpt_gym.errors import OptionError
 
 __all__ = ["FRAME_SIZE", "PRECISIONS", "PRESETS", "RELATION_RANK", "VPTConfig"]
 
 FRAME_SIZE: Final = 128
-"""Height and width, in pixels, of the frames that every VPT network reads (paper, appendix D.1)."""
+"""Height and width, in pixels, of the frames that OpenAI's networks read (paper, appendix D.1)."""
 
 RELATION_RANK: Final = 10
 """Functions of distance from which each head mixes its relative-position bias (`nbasis` in VPT's xf.py)."""
@@ -36,7 +36,8 @@ class VPTConfig:
         frame_size: side in pixels of the square frames that the network reads (VPT's `img_shape`).
 
     Raises:
-        VPTGymError: a size is not a positive whole number, or `heads` does not divide `hidden_size`.
+        OptionError: a size is not a positive whole number, `heads` does not divide `hidden_size`, or `frame_size` is not a
+            multiple of 8.
 
     Source: `policy_kwargs` of OpenAI's `.model` files and of MineStudio's `config.json`; VPT paper (arXiv 2206.11795),
     appendix D.1.
@@ -49,15 +50,17 @@ class VPTConfig:
     memory: int = 128
     dense_size: int = 256
     mlp_ratio: int = 4
-    frame_size: int = 128
+    frame_size: int = FRAME_SIZE
 
     def __post_init__(self) -> None:
         for name, value in vars(self).items():
             check_count(f"VPTConfig.{name}", value)
         if self.hidden_size % self.heads:
-            raise VPTGymError(
+            raise OptionError(
                 f"VPTConfig.heads must divide hidden_size, but {self.hidden_size} is not a multiple of {self.heads}."
             )
+        if self.frame_size % 8:
+            raise OptionError(f"VPTConfig.frame_size must be a multiple of 8, not {self.frame_size}.")
 
     @property
     def channels(self) -> tuple[int, int, int]:
@@ -71,8 +74,8 @@ class VPTConfig:
 
     @property
     def flat_size(self) -> int:
-        """Length of the flattened output of the last stack: channels x 16 x 16."""
-        return self.channels[-1] * (FRAME_SIZE // 8) ** 2
+        """Length of the flattened output of the last stack, an eighth of the frame a side: channels x 16 x 16 at 128 pixels."""
+        return self.channels[-1] * (self.frame_size // 8) ** 2
 
 
 PRESETS: Final = MappingProxyType(

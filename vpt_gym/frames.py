@@ -1,4 +1,4 @@
-"""The image in an observation: find it in the space, check every batch of it, and resize it as VPT was trained."""
+"""The image in an observation: find it in the space, check every batch of it, and bring it to the network's size."""
 
 from __future__ import annotations
 
@@ -6,50 +6,24 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import cv2
 import gymnasium as gym
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch import Tensor
 
 from vpt_gym.config import FRAME_SIZE
 from vpt_gym.errors import ObservationError
+from vpt_gym.resize import resize
 
-__all__ = ["FrameSource", "Frames", "find_frames", "preprocessing", "resize"]
+__all__ = ["FrameSource", "Frames", "find_frames", "preprocessing"]
 
-Frames = npt.NDArray[np.uint8]
+Frames = npt.NDArray[np.uint8] | Tensor
 
 
 def preprocessing(size: int) -> str:
     """What happens to a frame before the first convolution, in words; part of an encoder's fingerprint."""
     return f"uint8 RGB, OpenCV INTER_LINEAR to {size}x{size}, /255"
-
-
-def resize(frames_nhwc: Any, size: int = FRAME_SIZE) -> Any:
-    """Resizes frames as VPT's training data were: bilinear without antialiasing, aspect ratio not kept.
-
-    Args:
-        frames_nhwc: uint8 [N, H, W, C] of any height and width, C at most 4.
-        size: side in pixels of what the network looks at; VPT's is 128.
-
-    Returns:
-        uint8 [N, size, size, C]; the input itself when it has that size already.
-
-    Source: `resize_image` of OpenAI's Video-Pre-Training (agent.py), which calls OpenCV's INTER_LINEAR. Gymnasium's
-    ResizeObservation averages areas instead, and gives other latents.
-    """
-    if isinstance(frames_nhwc, torch.Tensor):
-        if frames_nhwc.shape[1:3] == (size, size):
-            return frames_nhwc
-        return torch.from_numpy(resize(frames_nhwc.cpu().numpy(), size))
-    count, height, width, channels = frames_nhwc.shape
-    if (height, width) == (size, size):
-        return frames_nhwc
-    out_nhwc = np.empty((count, size, size, channels), np.uint8)
-    for frame_hwc, out_hwc in zip(frames_nhwc, out_nhwc, strict=True):
-        small = cv2.resize(frame_hwc, (size, size), interpolation=cv2.INTER_LINEAR)
-        out_hwc[...] = small.reshape(out_hwc.shape)
-    return out_nhwc
 
 
 @dataclass(frozen=True)
@@ -74,11 +48,12 @@ class FrameSource:
         """Takes the frames out of a batch of observations.
 
         Args:
-            observations: uint8 [rows, ...] as the space says, or a mapping that holds it under `key`.
+            observations: uint8 [rows, ...] as the space says, array or tensor, or a mapping that holds it under `key`.
             rows: how many environments there are.
 
         Returns:
-            uint8 [rows, size, size, 3], never the caller's array when anything had to be changed.
+            uint8 [rows, size, size, 3], array for array and tensor for tensor on its device; never the caller's when anything
+            had to be changed.
 
         Raises:
             ObservationError: dtype or shape is not what the space promised.
@@ -98,23 +73,27 @@ class FrameSource:
                 "came; make the environment keep to its space."
             )
         name = "observation" if self.key is None else f"observation[{self.key!r}]"
-        if not isinstance(images, np.ndarray) or images.dtype != np.uint8:
-            came = f"dtype {images.dtype}" if isinstance(images, np.ndarray) else f"a {type(images).__name__}"
+        if not isinstance(images, (np.ndarray, Tensor)) or images.dtype not in (np.dtype(np.uint8), torch.uint8):
+            came = f"dtype {images.dtype}" if hasattr(images, "dtype") else f"a {type(images).__name__}"
             raise ObservationError(
-                f"{self.owner}: {name} must be a uint8 array of raw pixels, but {came} came; do not scale, normalise or "
-                "convert frames before the encoder, it does that itself."
+                f"{self.owner}: {name} must be a uint8 array or tensor of raw pixels, but {came} came; do not scale, normalise "
+                "or convert frames before the encoder, it does that itself."
             )
-        if images.shape != (rows, *self.shape):
+        if tuple(images.shape) != (rows, *self.shape):
             raise ObservationError(
                 f"{self.owner}: {name} must have shape {(rows, *self.shape)}, {rows} rows of what the observation space "
-                f"says, but {images.shape} came; make the environment keep to its space."
+                f"says, but {tuple(images.shape)} came; make the environment keep to its space."
             )
         if self.layout == "CHW":
-            images = images.transpose(0, 2, 3, 1)
+            images = images.permute(0, 2, 3, 1) if isinstance(images, Tensor) else images.transpose(0, 2, 3, 1)
         elif self.layout == "HW":
             images = images[..., None]
-        frames_nhwc = resize(images, self.size)
-        return np.repeat(frames_nhwc, 3, axis=3) if frames_nhwc.shape[3] == 1 else frames_nhwc
+        frames_nhwc: Any = resize(images, self.size)
+        if frames_nhwc.shape[3] == 3:
+            return frames_nhwc  # type: ignore[no-any-return]
+        if isinstance(frames_nhwc, Tensor):
+            return frames_nhwc.expand(-1, -1, -1, 3)
+        return np.repeat(frames_nhwc, 3, axis=3)
 
     def of_one(self, observation: Any) -> Frames:
         """As `of`, for the observation of a single environment: uint8 [1, size, size, 3]."""
@@ -126,7 +105,7 @@ class FrameSource:
 
 
 def _batch_of_one(image: Any) -> Any:
-    return image[None] if isinstance(image, np.ndarray) else image
+    return image[None] if isinstance(image, (np.ndarray, Tensor)) else image
 
 
 def find_frames(

@@ -16,7 +16,7 @@ import vpt_gym
 from tests.support.scripted import ScriptedEnv, scripted
 from vpt_gym.encoders import Encoder, EncoderBase
 from vpt_gym.errors import ObservationError
-from vpt_gym.frames import resize
+from vpt_gym.resize import resize
 
 SIZE = 40
 

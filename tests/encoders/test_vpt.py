@@ -18,8 +18,8 @@ from tests.support.scripted import quick_encoder
 from vpt_gym.config import PRESETS, VPTConfig
 from vpt_gym.encoders.vpt import VPTEncoder
 from vpt_gym.errors import ObservationError, VPTGymError
-from vpt_gym.frames import resize
 from vpt_gym.nn import layer_names
+from vpt_gym.resize import resize
 
 LAYERS = ("cnn", "block0", "block1", "block2", "block3", "final")
 

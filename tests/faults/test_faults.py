@@ -13,7 +13,7 @@ import torch
 
 import vpt_gym.encoders.inputs
 import vpt_gym.encoders.vpt
-import vpt_gym.frames
+import vpt_gym.resize
 from tests.support.frames import MinecraftVideos
 from tests.support.minestudio import minecraft_policy
 from tests.support.network import encoder_like
@@ -69,7 +69,7 @@ def method(
 
 
 def area_resize(patch: pytest.MonkeyPatch) -> None:
-    wrong = mutated(vpt_gym.frames, "interpolation=cv2.INTER_LINEAR", "interpolation=cv2.INTER_AREA")["resize"]
+    wrong = mutated(vpt_gym.resize, "interpolation=cv2.INTER_LINEAR", "interpolation=cv2.INTER_AREA")["resize"]
     patch.setattr(vpt_gym.encoders.inputs, "resize", wrong)
 
 

@@ -11,9 +11,9 @@ import pytest
 import torch
 from torch import nn
 
-from vpt_gym.bench.minestudio import policy_options
 from vpt_gym.config import PRESETS, VPTConfig
 from vpt_gym.encoders.minestudio.package import import_minestudio
+from vpt_gym.weights.saving import policy_options
 
 __all__ = ["import_minestudio_models", "minecraft_policy", "randomise", "require_minestudio"]
 

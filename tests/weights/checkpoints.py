@@ -9,10 +9,10 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from vpt_gym.bench.minestudio import policy_options as published_kwargs
 from vpt_gym.config import VPTConfig
 from vpt_gym.errors import WeightsError
 from vpt_gym.weights import ResolvedSource, load_checkpoint, table
+from vpt_gym.weights.saving import policy_options as published_kwargs
 
 SMALL = VPTConfig(hidden_size=32, heads=2, impala_width=1, blocks=2, memory=8, dense_size=16, mlp_ratio=2)
 """A network of a megabyte, with a value of its own in every field, so that no two can be taken for one another."""

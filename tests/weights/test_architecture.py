@@ -199,7 +199,7 @@ def refused_config(folder: Path, change: dict[str, Any], *fragments: str) -> str
         ),
         ({"diff_mlp_embedding": True}, "diff_mlp_embedding is True"),
         ({"first_conv_norm": True}, "first_conv_norm is True in the config, False in every VPT network"),
-        ({"img_shape": [64, 64, 3]}, "img_shape is [64, 64, 3] in the config, [128, 128, 3] in every"),
+        ({"img_shape": [64, 64, 3]}, "img_shape is 64 in the config, 128 by the tensors"),
         ({"img_statistics": "stats.npz"}, "img_statistics is 'stats.npz'"),
         ({"impala_chans": [16, 32, 64]}, "impala_chans is [16, 32, 64]"),
         ({"impala_kwargs": {"post_pool_groups": None}}, "impala_kwargs.post_pool_groups is None"),

@@ -41,7 +41,7 @@ def whole() -> dict[str, torch.Tensor]:
 
 
 def assert_are(heads: VPTHeads, temperature: float) -> None:
-    assert (heads.latent_size, heads.buttons, heads.camera) == (HIDDEN, 8641, 121)
+    assert (heads.latent_size, heads.actions) == (HIDDEN, {"buttons": 8641, "camera": 121})
     assert heads.temperature == temperature
     for name, tensor in random_heads().items():
         assert heads.tensor(name).dtype == torch.float32
@@ -107,7 +107,7 @@ def test_another_number_of_buttons_comes_from_the_tensors() -> None:
     for part in ("weight", "bias"):
         state[f"pi_head.buttons.linear_layer.{part}"] = state[f"pi_head.buttons.linear_layer.{part}"][:7]
     heads = VPTHeads.from_state_dict(network() | state | {"note": "no tensor"}, temperature=3)
-    assert (heads.latent_size, heads.buttons, heads.camera, heads.temperature) == (HIDDEN, 7, 121, 3.0)
+    assert (heads.latent_size, heads.actions, heads.temperature) == (HIDDEN, {"buttons": 7, "camera": 121}, 3.0)
 
 
 def test_from_state_dict_copies() -> None:
@@ -222,7 +222,7 @@ def test_file_that_has_changed_or_gone_since_the_network_was_loaded(tmp_path: Pa
 
 def test_untrained_heads_follow_their_seed_and_are_all_but_uniform() -> None:
     first, again, other = (load_heads(resolve(f"random:tiny{query}"), 512) for query in ("", "?seed=0", "?seed=1"))
-    assert (first.latent_size, first.buttons, first.camera, first.temperature) == (512, 8641, 121, 2.0)
+    assert (first.latent_size, first.actions, first.temperature) == (512, {"buttons": 8641, "camera": 121}, 2.0)
     assert first == again != other
     latents = torch.randn(64, 512, generator=torch.Generator().manual_seed(0))
     for part in ("buttons", "camera"):

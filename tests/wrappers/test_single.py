@@ -120,7 +120,7 @@ def test_spec_round_trip() -> None:
         wrapper: Any = rebuilt
         assert isinstance(wrapper, vpt_gym.VPTLatentObservation)
         assert wrapper.encoder.fingerprint == env.encoder.fingerprint
-        assert wrapper.encoder._net is env.encoder._net
+        assert wrapper.encoder.network.net is env.encoder.network.net
         other, _ = rebuilt.reset(seed=1)
         assert np.array_equal(other["latent"], observation["latent"])
         assert np.array_equal(other["ammo"], observation["ammo"])
@@ -237,7 +237,10 @@ class TestBadInput:
     @pytest.mark.parametrize(
         ("frame", "match"),
         [
-            (np.zeros((24, 32, 3), np.float32), "uint8 array of raw pixels, but dtype float32 came; do not scale"),
+            (
+                np.zeros((24, 32, 3), np.float32),
+                "uint8 array or tensor of raw pixels, but dtype float32 came; do not scale",
+            ),
             (np.full((24, 32, 3), np.nan), "dtype float64 came"),
             (np.zeros((24, 32, 4), np.uint8), r"shape \(1, 24, 32, 3\).*\(1, 24, 32, 4\) came"),
             (np.zeros((32, 24, 3), np.uint8), r"\(1, 32, 24, 3\) came"),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-from typing import Any
 
 import torch
 
@@ -12,8 +11,9 @@ from vpt_gym.bench.pictures import Pictures
 from vpt_gym.bench.rounds import Step
 from vpt_gym.config import VPTConfig
 from vpt_gym.encoders.minestudio.package import import_minestudio
+from vpt_gym.weights.saving import policy_options
 
-__all__ = ["minestudio_network", "of_minestudio", "policy_options"]
+__all__ = ["minestudio_network", "of_minestudio"]
 
 
 def of_minestudio(network: torch.nn.Module, device: torch.device, *, autocast: bool) -> Candidate:
@@ -52,32 +52,3 @@ def minestudio_network(config: VPTConfig, device: torch.device) -> torch.nn.Modu
     body = import_minestudio("minestudio.models.vpt.body")
     network: torch.nn.Module = body.MinecraftPolicy(**policy_options(config))
     return network.eval().requires_grad_(requires_grad=False).to(device)
-
-
-def policy_options(config: VPTConfig) -> dict[str, Any]:
-    """The `policy_kwargs` of a published VPT model, at the sizes of `config`.
-
-    MineStudio's own defaults differ from them (no GroupNorm, a memory of 2048), so every one is passed. Source: the
-    config.json of MineStudio's VPT checkpoints and OpenAI's `.model` files.
-    """
-    return {
-        "attention_heads": config.heads,
-        "attention_mask_style": "clipped_causal",
-        "attention_memory_size": 2 * config.memory,
-        "diff_mlp_embedding": False,
-        "hidsize": config.hidden_size,
-        "img_shape": [config.frame_size, config.frame_size, 3],
-        "impala_chans": [16, 32, 32],
-        "impala_kwargs": {"post_pool_groups": 1},
-        "impala_width": config.impala_width,
-        "init_norm_kwargs": {"batch_norm": False, "group_norm_groups": 1},
-        "n_recurrence_layers": config.blocks,
-        "only_img_input": True,
-        "pointwise_ratio": config.mlp_ratio,
-        "pointwise_use_activation": False,
-        "recurrence_is_residual": True,
-        "recurrence_type": "transformer",
-        "timesteps": config.memory,
-        "use_pointwise_layer": True,
-        "use_pre_lstm_ln": False,
-    }

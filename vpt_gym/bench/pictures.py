@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from vpt_gym.errors import VPTGymError
-from vpt_gym.frames import resize
+from vpt_gym.resize import resize
 
 __all__ = ["Frames", "Pictures", "load_pictures", "read_video"]
 

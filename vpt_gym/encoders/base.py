@@ -13,13 +13,13 @@ import torch
 from torch import Tensor
 
 from vpt_gym.checks import check_count
-from vpt_gym.encoders.inputs import as_tensor, check_flags, check_frames, check_rows, count_of
+from vpt_gym.encoders.inputs import as_tensor, check_flags, check_frames, check_rows, count_of, sequences_of
 from vpt_gym.encoders.network import check_finite
 from vpt_gym.encoders.protocol import Flags, Frames, Rows, Stream
 from vpt_gym.errors import VPTGymError
 from vpt_gym.latents import latent_box
 
-__all__ = ["EncoderBase", "MemorylessEncoder", "MemorylessStream", "fingerprint_of"]
+__all__ = ["EncoderBase", "MemorylessEncoder", "MemorylessStream", "digest_of", "fingerprint_of"]
 
 FRAMES_PER_PASS: Final = 64
 """Frames that a network without memory is given at once: enough to fill a device, few enough to bound its activations."""
@@ -28,6 +28,16 @@ FRAMES_PER_PASS: Final = 64
 def fingerprint_of(facts: Mapping[str, Any]) -> str:
     """sha256, in hex, over JSON values that say which latents these are."""
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+
+
+def digest_of(tensors: Mapping[str, Any]) -> str:
+    """sha256, in hex, over names, types, shapes and bytes of a state's tensors; what is none of these is passed over."""
+    sha256 = hashlib.sha256()
+    for name, tensor in tensors.items():
+        if isinstance(tensor, Tensor):
+            sha256.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+            sha256.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    return sha256.hexdigest()
 
 
 class EncoderBase(ABC):
@@ -66,6 +76,24 @@ class EncoderBase(ABC):
         Raises:
             OptionError: `num_envs` is not a positive whole number.
         """
+
+    def encode(self, frames: Any, first: Flags | None = None) -> Tensor:
+        """Encodes whole sequences, each with its own memory, which starts empty.
+
+        Args:
+            frames: uint8 [B, T, H, W, 3], RGB, of any height and width, array or tensor; for an encoder that `also_reads`
+                something, a dict of `image`, which is these frames, and an array [B, T, ...] for each of the others.
+            first: bool [B, T], True where a frame opens an episode; None for one episode a row.
+
+        Returns:
+            float32 [B, T, latent_size] on the encoder's device.
+
+        Raises:
+            ObservationError: frames, `first` or what else is read have the wrong dtype, shape or range.
+        """
+        batch, count = sequences_of(frames)
+        flags = torch.zeros(batch, count, dtype=torch.bool, device="cpu") if first is None else first
+        return self.stream(batch).encode(frames, flags)
 
     @property
     def latent_space(self) -> gym.spaces.Box:
@@ -142,24 +170,6 @@ class MemorylessEncoder(EncoderBase):
             OptionError: `num_envs` is not a positive whole number.
         """
         return MemorylessStream(self, num_envs)
-
-    def encode(self, frames: Frames, first: Flags | None = None) -> Tensor:
-        """Encodes whole sequences.
-
-        Args:
-            frames: uint8 [B, T, H, W, 3], RGB, of any height and width; array or tensor.
-            first: bool [B, T], as other encoders need it; it changes nothing here.
-
-        Returns:
-            float32 [B, T, latent_size] on the encoder's device.
-
-        Raises:
-            ObservationError: frames or `first` have the wrong dtype or shape.
-        """
-        frames_bthwc = check_frames(frames, "encode", ("B", "T"))
-        batch, count = frames_bthwc.shape[:2]
-        flags = torch.zeros(batch, count, dtype=torch.bool) if first is None else first
-        return self.stream(batch).encode(frames_bthwc, flags)
 
 
 class MemorylessStream:

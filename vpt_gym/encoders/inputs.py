@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,9 +12,9 @@ from torch import Tensor
 
 from vpt_gym.encoders.protocol import Flags, Frames
 from vpt_gym.errors import ObservationError
-from vpt_gym.frames import resize
+from vpt_gym.resize import resize
 
-__all__ = ["as_tensor", "check_flags", "check_frames", "check_rows", "count_of"]
+__all__ = ["as_tensor", "check_flags", "check_frames", "check_rows", "count_of", "sequences_of"]
 
 
 def check_frames(frames: Frames, call: str, leading: tuple[str, ...]) -> Frames:
@@ -88,3 +88,10 @@ def count_of(frames: Frames, rows_b: Tensor | None, num_envs: int, call: str) ->
             "name the rows with rows= to step only some."
         )
     return count
+
+
+def sequences_of(frames: Any) -> tuple[int, int]:
+    """B and T of sequences of frames [B, T, H, W, 3], or of a dict with them; raises ObservationError if they are none."""
+    images = frames.get("image") if isinstance(frames, Mapping) else frames
+    images = check_frames(images, "encode", ("B", "T"))  # type: ignore[arg-type]
+    return images.shape[0], images.shape[1]

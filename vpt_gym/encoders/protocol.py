@@ -106,6 +106,17 @@ class Encoder(Protocol):
         `frame_size`, `device`, `precision`, `backend`.
         """
 
+    def encode(self, frames: Any, first: Flags | None = None) -> Tensor:
+        """Encodes whole sequences, each with its own memory, which starts empty.
+
+        Args:
+            frames: uint8 [B, T, H, W, 3], or a dict of arrays [B, T, ...], as for `Stream.encode`.
+            first: bool [B, T], True where a frame opens an episode; None for one episode a row.
+
+        Returns:
+            float32 [B, T, latent_size] on the encoder's device.
+        """
+
     def stream(self, num_envs: int) -> Stream:
         """Memory for `num_envs` episodes."""
 

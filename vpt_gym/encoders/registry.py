@@ -6,17 +6,20 @@ import importlib
 import inspect
 import re
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any, Final
 
 from vpt_gym.encoders.protocol import Encoder
-from vpt_gym.errors import OptionError, VPTGymError
+from vpt_gym.errors import OptionError, VPTGymError, WeightsError
 
 __all__ = ["as_encoder", "load_encoder", "register_source", "schemes"]
 
 Load = Callable[..., Encoder]
 
 _TABLE: Final[dict[str, str]] = {
+    "efficientnet-lite0": "image:load_efficientnet_lite0",
     "random": "vpt:load_vpt",
+    "timm": "image:load_timm",
 }
 """Scheme to a module of this room and its function, one line a kind. By name, since what a module needs may be missing."""
 
@@ -24,7 +27,7 @@ _registered: dict[str, Load] = {}
 _SCHEME: Final = re.compile(r"([a-z][a-z0-9-]+):")
 
 
-def load_encoder(source: Any, **options: Any) -> Any:
+def load_encoder(source: str, **options: Any) -> Encoder:
     """Opens an encoder of any kind, by its source.
 
     Args:
@@ -37,9 +40,15 @@ def load_encoder(source: Any, **options: Any) -> Any:
         WeightsError: the weights cannot be found, trusted, or are not what they should be.
         OptionError: the kind has no such option, or the option no such value.
     """
-    found = _SCHEME.match(source) if isinstance(source, str) else None
-    load = _load_of(found[1]) if found else None
+    scheme = _SCHEME.match(str(source))
+    load = _load_of(scheme[1]) if scheme else None
     if load is None:
+        if scheme and not Path(source).exists():
+            known = ", ".join(f"{name}:" for name in (*_TABLE, *_registered))
+            raise WeightsError(
+                f"{source!r}: no kind of encoder is called {scheme[1]!r}; there are {known} and VPT weights in files, folders "
+                "and hub repositories; vpt_gym.register_source adds a kind of your own."
+            )
         load = _imported("vpt:load_vpt")
     signature = inspect.signature(load)
     try:
@@ -86,8 +95,7 @@ def as_encoder(encoder: Encoder | str, options: Mapping[str, Any] | None) -> Enc
         VPTGymError: options came with an encoder that is loaded already, or `encoder` is neither.
     """
     if isinstance(encoder, str):
-        loaded: Encoder = load_encoder(encoder, **(options or {}))
-        return loaded
+        return load_encoder(encoder, **(options or {}))
     if isinstance(encoder, type) or not isinstance(encoder, Encoder):
         raise VPTGymError(
             f"encoder must be one of vpt_gym's encoders or a source string, not a {type(encoder).__name__}; load_encoder makes "

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 from stable_baselines3 import PPO
-from stable_baselines3.common.distributions import MultiCategoricalDistribution
+from stable_baselines3.common.distributions import CategoricalDistribution, MultiCategoricalDistribution
 from stable_baselines3.common.type_aliases import GymEnv, PyTorchObs
 from stable_baselines3.common.vec_env import VecEnvWrapper, VecNormalize
 from torch import Tensor
@@ -140,7 +140,9 @@ class KLPPO(PPO):
         divergences: list[Tensor] = []
         entropy_coef, kl_coef = self.ent_coef, self.kl_coef
 
-        def term(obs: PyTorchObs, student: MultiCategoricalDistribution, entropy: Tensor) -> Tensor:
+        def term(
+            obs: PyTorchObs, student: CategoricalDistribution | MultiCategoricalDistribution, entropy: Tensor
+        ) -> Tensor:
             with torch.set_grad_enabled(kl_coef > 0):
                 divergence = self._divergence(obs, student)
             entropies.append(entropy.detach().mean())
@@ -162,14 +164,15 @@ class KLPPO(PPO):
         self.logger.record("train/kl_coef", kl_coef)
         self.kl_coef = kl_coef * self.kl_decay
 
-    def _divergence(self, obs: PyTorchObs, student: MultiCategoricalDistribution) -> Tensor:
+    def _divergence(self, obs: PyTorchObs, student: CategoricalDistribution | MultiCategoricalDistribution) -> Tensor:
         """KL(teacher, student) [B] at the observations that the student's distribution is for."""
         assert isinstance(obs, Tensor)
         with torch.no_grad():
             logits_bn = self.teacher(obs.float())
         total_b = torch.zeros(len(obs), device=obs.device)
-        parts = logits_bn.split([part.logits.shape[1] for part in student.distribution], dim=1)
-        for logits_bm, part in zip(parts, student.distribution, strict=True):
+        own = [student.distribution] if isinstance(student, CategoricalDistribution) else student.distribution
+        parts = logits_bn.split([part.logits.shape[1] for part in own], dim=1)
+        for logits_bm, part in zip(parts, own, strict=True):
             # torch's own kl_divergence is infinite where the student's probability is too small for a float32, which among
             # thousands of buttons some are. Logarithms are not: a Categorical's logits are its log-probabilities.
             teacher_bm = logits_bm.log_softmax(dim=1)

@@ -16,7 +16,7 @@ _LEAST_VARIANCE = 1e-2
 class ActionHead(nn.Module):
     """VPT's `pi_head`: latents [B, latent] -> logits [B, buttons + camera], the buttons' first, divided by the temperature.
 
-    Both parts are one matrix, and so one product.
+    All parts are one matrix, and so one product.
 
     Attributes:
         temperature: what the logits are divided by; no parameter, as in VPT.
@@ -33,7 +33,7 @@ class ActionHead(nn.Module):
 
 
 def _joined(heads: VPTHeads, part: str) -> Tensor:
-    return torch.cat([heads.tensor(f"pi_head.{head}.linear_layer.{part}") for head in ("buttons", "camera")])
+    return torch.cat([heads.tensor(name) for name in heads.part_names(part)])
 
 
 class ValueHead(nn.Module):

@@ -6,9 +6,10 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
+import numpy as np
 import torch
 from gymnasium import spaces
-from stable_baselines3.common.distributions import Distribution, MultiCategoricalDistribution
+from stable_baselines3.common.distributions import CategoricalDistribution, Distribution, MultiCategoricalDistribution
 from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.type_aliases import PyTorchObs, Schedule
 from torch import Tensor
@@ -20,7 +21,7 @@ from vpt_gym.weights.heads import VPTHeads
 
 __all__ = ["EntropyTerm", "PretrainedHeadPolicy"]
 
-EntropyTerm = Callable[[PyTorchObs, MultiCategoricalDistribution, Tensor], Tensor]
+EntropyTerm = Callable[[PyTorchObs, CategoricalDistribution | MultiCategoricalDistribution, Tensor], Tensor]
 """Observations [B, latent], the policy's distribution for them and its entropy [B] -> what training takes as the entropy."""
 
 _LATENT = "latent"
@@ -32,8 +33,9 @@ class PretrainedHeadPolicy(ActorCriticPolicy):
 
         model = PPO(PretrainedHeadPolicy, venv, policy_kwargs={"heads": encoder.heads})
 
-    Observations are the final latents, float32 [latent]; actions are MultiDiscrete [buttons, camera]. For PPO, A2C and
-    `vpt_gym.heads.KLPPO`. It is saved and loaded as every policy is, and loading needs no VPT weights.
+    Observations are the final latents, float32 [latent]; actions are MultiDiscrete [buttons, camera], or what other parts the
+    heads have, in the order of `heads.actions`; Discrete where there is one part. For PPO, A2C and `vpt_gym.heads.KLPPO`.
+    It is saved and loaded as every policy is, and loading needs no VPT weights.
 
     A policy sees the latents' length, not the encoder behind them. `KLPPO` looks and refuses latents of other weights or of
     another layer; under PPO and A2C it is yours to take the heads from the environment's own encoder.
@@ -105,15 +107,18 @@ class PretrainedHeadPolicy(ActorCriticPolicy):
                 f"PretrainedHeadPolicy: the heads read latents of {heads.latent_size} numbers, but the observation space is "
                 f"{_named(observation_space)}: wrap the environment with the encoder that the heads come from."
             )
-        wanted = [heads.buttons, heads.camera]
+        wanted = list(heads.actions.values())
+        counts = [action_space.n] if isinstance(action_space, spaces.Discrete) else getattr(action_space, "nvec", [])
         if (
-            not isinstance(action_space, spaces.MultiDiscrete)
-            or action_space.nvec.tolist() != wanted
-            or action_space.start.any()  # Stable-Baselines3 counts actions from 0, wherever the space starts
+            not isinstance(action_space, (spaces.Discrete, spaces.MultiDiscrete))
+            or (len(wanted) == 1) != isinstance(action_space, spaces.Discrete)
+            or list(counts) != wanted
+            or np.any(action_space.start)  # Stable-Baselines3 counts actions from 0, wherever the space starts
         ):
+            parts = " and ".join(f"{count} {name or 'actions'}" for name, count in heads.actions.items())
             raise VPTGymError(
-                f"PretrainedHeadPolicy: the heads have {heads.buttons} buttons and {heads.camera} camera bins, in this order, "
-                f"but the action space is {_named(action_space)}: use vpt_gym/Minecraft-v0 or FlattenDictAction."
+                f"PretrainedHeadPolicy: the heads have {parts}, in this order, but the action space is {_named(action_space)}: "
+                "use vpt_gym/Minecraft-v0 or FlattenDictAction for VPT's own, or an environment with the actions of the heads."
             )
 
     def _build_mlp_extractor(self) -> None:
@@ -174,7 +179,7 @@ class PretrainedHeadPolicy(ActorCriticPolicy):
         values, log_prob, entropy = super().evaluate_actions(obs, actions)
         if self._entropy_term is not None:
             assert entropy is not None
-            assert isinstance(self.action_dist, MultiCategoricalDistribution)
+            assert isinstance(self.action_dist, (CategoricalDistribution, MultiCategoricalDistribution))
             # The distribution is the one that super() has just made: it need not be computed again.
             entropy = self._entropy_term(obs, self.action_dist, entropy)
         return values, log_prob, entropy

@@ -161,7 +161,7 @@ def _attend(
 
 
 def _may_ask(tensor: Tensor) -> bool:
-    """Whether its numbers can be looked at on the way: a GPU would be waited for, and could not be while a graph is captured."""
+    """Whether its numbers can be looked at on the way: a GPU would be waited for, and not while a graph is captured."""
     return not tensor.is_cuda
 
 

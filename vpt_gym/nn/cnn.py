@@ -78,7 +78,7 @@ class FrameEncoder(nn.Module):
         self.linear = nn.Linear(config.dense_size, config.hidden_size, bias=False)
 
     def forward(self, frames_nhwc: Tensor) -> Tensor:
-        """uint8 [N, 128, 128, 3] -> [N, hidden_size] in the weights' precision."""
+        """uint8 [N, frame_size, frame_size, 3] -> [N, hidden_size] in the weights' precision."""
         opening = self.stacks[0]
         assert isinstance(opening, Stack)
         of_frame = frames_nhwc.shape[1] * frames_nhwc.shape[2] * opening.first.weight[:, 0, 0, 0].nbytes

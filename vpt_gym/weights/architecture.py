@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from vpt_gym.config import FRAME_SIZE, PRESETS, RELATION_RANK, VPTConfig
+from vpt_gym.config import PRESETS, RELATION_RANK, VPTConfig
 from vpt_gym.errors import VPTGymError, WeightsError
 from vpt_gym.weights.names import NETWORK_PREFIX, TensorSpec, table
 
@@ -28,13 +29,13 @@ _SIZES: Mapping[str, str] = {
     "n_recurrence_layers": "blocks",
     "pointwise_ratio": "mlp_ratio",
     "attention_memory_size - timesteps": "memory",
+    "img_shape": "frame_size",
 }
 """Options of MinecraftPolicy that the tensors show, and the fields of VPTConfig that they set."""
 _FIXED: Mapping[str, object] = {
     "attention_mask_style": "clipped_causal",
     "diff_mlp_embedding": False,
     "first_conv_norm": False,
-    "img_shape": [FRAME_SIZE, FRAME_SIZE, 3],
     "img_statistics": None,
     "impala_chans": [16, 32, 32],
     "impala_kwargs.post_pool_groups": 1,
@@ -147,6 +148,8 @@ def _sizes(path: Path, shapes: Mapping[str, Shape]) -> VPTConfig:
         ("img_process.cnn.dense.layer.weight", 0),
     )
     memory = size(*((f"{block}.r.orc_block.b_nd", 1) for block in in_blocks))
+    dense_in = "img_process.cnn.dense"
+    flat = size((f"{dense_in}.norm.weight", 0), (f"{dense_in}.norm.bias", 0), (f"{dense_in}.layer.weight", 1))
     multiples = (
         ("firstconv channels", channels, 16),
         ("r_layer rows", relations, RELATION_RANK),
@@ -157,6 +160,13 @@ def _sizes(path: Path, shapes: Mapping[str, Shape]) -> VPTConfig:
             raise WeightsError(
                 f"{path} describes no VPT network: {number} {what} are not a multiple of {unit}. Name a VPT checkpoint."
             )
+    # The last stack has twice the first one's channels, on an eighth of the frame a side.
+    side = math.isqrt(flat // (2 * channels))
+    if not side or 2 * channels * side**2 != flat:
+        raise WeightsError(
+            f"{path} describes no VPT network: its dense layer reads {flat} numbers, which is no square of {2 * channels} "
+            "channels, so its frames have no size. Name a VPT checkpoint."
+        )
     try:
         return VPTConfig(
             hidden_size=hidden,
@@ -166,6 +176,7 @@ def _sizes(path: Path, shapes: Mapping[str, Shape]) -> VPTConfig:
             memory=memory,
             dense_size=dense,
             mlp_ratio=wide // hidden,
+            frame_size=8 * side,
         )
     except VPTGymError as error:
         raise WeightsError(f"{path} describes no VPT network: {error} Name a VPT checkpoint.") from error
@@ -191,6 +202,9 @@ def check_declared(
     span, steps = flat.get("attention_memory_size"), flat.get("timesteps")
     if isinstance(span, int) and isinstance(steps, int):
         flat["attention_memory_size - timesteps"] = span - steps
+    shape = flat.get("img_shape")
+    if isinstance(shape, list) and len(shape) == 3 and shape[0] == shape[1] and shape[2] == 3:
+        flat["img_shape"] = shape[0]
     sizes = {field: flat[key] for key, field in _SIZES.items() if key in flat and flat[key] != getattr(config, field)}
     complaints = [
         f"{key} is {sizes[field]!r} in the config, {getattr(config, field)!r} by the tensors"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import re
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
@@ -25,8 +26,9 @@ OPENAI_TEMPERATURE: Final = 2.0
 MINESTUDIO_TEMPERATURE: Final = 1.0
 """What MineStudio's `MinePolicy` takes where nothing is said."""
 
-_BUTTONS: Final = 8641
-_CAMERA: Final = 121
+_VPTS: Final[Mapping[str, int]] = {"buttons": 8641, "camera": 121}
+"""The parts of VPT's own `pi_head`, and how many actions each has."""
+_PART: Final = re.compile(r"pi_head\.(?:(\w+)\.)?linear_layer\.(?:weight|bias)")
 _UNTRAINED_SCALE: Final = 0.01
 """Length of an untrained row of `pi_head`, as VPT itself starts it: logits of that size, so an all but uniform policy."""
 _EXAMPLES: Final = 5
@@ -45,8 +47,8 @@ class VPTHeads:
 
     Attributes:
         latent_size: length of the latent that they read.
-        buttons: how many combinations of buttons there are (VPT: 8641).
-        camera: how many movements of the camera there are (VPT: 121).
+        actions: how many actions each part of `pi_head` has, by its name, in alphabetical order: VPT's are `buttons` (8641
+            combinations) and `camera` (121 movements). A `pi_head` for one Discrete space is one part without a name: "".
         temperature: what the logits are divided by before the softmax.
         fingerprint: sha256, in hex, over all tensors and the temperature.
         latents: which latents they read, as the `fingerprint` of the encoder that they come from; None if nobody said.
@@ -54,13 +56,14 @@ class VPTHeads:
 
     def __init__(
         self,
-        sizes: tuple[int, int, int],
+        latent_size: int,
+        actions: Mapping[str, int],
         temperature: float,
         digest: str,
         tensors: Mapping[str, Tensor] | None,
         latents: str | None = None,
     ) -> None:
-        self.latent_size, self.buttons, self.camera = sizes
+        self.latent_size, self.actions = latent_size, dict(actions)
         self.temperature = temperature
         self._digest = digest
         self._tensors = tensors
@@ -80,7 +83,8 @@ class VPTHeads:
 
         Args:
             state: tensors by VPT's names: `pi_head.buttons.linear_layer.weight` [buttons, latent], its `bias`, the same for
-                `camera`, `value_head.linear.weight` [1, latent], its `bias`, and `value_head.normalizer`'s `running_mean` [1],
+                `camera` or whatever other parts there are, or `pi_head.linear_layer` for one Discrete space;
+                `value_head.linear.weight` [1, latent], its `bias`, and `value_head.normalizer`'s `running_mean` [1],
                 `running_mean_sq` [1] and `debiasing_term` []. Others may be among them. Any floating-point type and device.
             temperature: what the logits are divided by; MineStudio's default is 1, that of OpenAI's files 2.
             latents: `fingerprint` of the encoder whose latents they read, so that `KLPPO` refuses those of another.
@@ -93,12 +97,13 @@ class VPTHeads:
         found = {name: tuple(value.shape) for name, value in state.items() if isinstance(value, Tensor)}
         sizes = _sizes(origin, found)
         tensors = {name: _taken(origin, name, state[name]) for name in _shapes(*sizes)}
-        return cls(sizes, check_temperature(temperature, origin), _digest(tensors), tensors, latents)
+        return cls(*sizes, check_temperature(temperature, origin), _digest(tensors), tensors, latents)
 
     def __repr__(self) -> str:
         empty = ", without tensors" if self.is_empty else ""
+        parts = ", ".join(f"{count} {name or 'actions'}" for name, count in self.actions.items())
         return (
-            f"<VPTHeads {self.latent_size} -> {self.buttons} buttons, {self.camera} camera, temperature "
+            f"<VPTHeads {self.latent_size} -> {parts}, temperature "
             f"{self.temperature:g}, {self.fingerprint[:12]}{empty}>"
         )
 
@@ -116,7 +121,7 @@ class VPTHeads:
         return self
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return VPTHeads, (self._sizes, self.temperature, self._digest, None, self.latents)
+        return VPTHeads, (self.latent_size, self.actions, self.temperature, self._digest, None, self.latents)
 
     @property
     def is_empty(self) -> bool:
@@ -126,7 +131,7 @@ class VPTHeads:
     def tensor(self, name: str) -> Tensor:
         """The tensor of that name, float32 on the CPU, not to be changed; all NaN where the heads are empty."""
         if self._tensors is None:
-            return torch.full(_shapes(self.latent_size, self.buttons, self.camera)[name], math.nan, device="cpu")
+            return torch.full(_shapes(self.latent_size, self.actions)[name], math.nan, device="cpu")
         return self._tensors[name]
 
     def with_temperature(self, temperature: float) -> VPTHeads:
@@ -136,15 +141,19 @@ class VPTHeads:
             WeightsError: it is not a positive number.
         """
         checked = check_temperature(temperature, "with_temperature")
-        return VPTHeads(self._sizes, checked, self._digest, self._tensors, self.latents)
+        return VPTHeads(self.latent_size, self.actions, checked, self._digest, self._tensors, self.latents)
 
     def with_latents(self, latents: str | None) -> VPTHeads:
         """The same tensors, said to read the latents of the encoder with this `fingerprint`."""
-        return VPTHeads(self._sizes, self.temperature, self._digest, self._tensors, latents)
+        return VPTHeads(self.latent_size, self.actions, self.temperature, self._digest, self._tensors, latents)
 
-    @property
-    def _sizes(self) -> tuple[int, int, int]:
-        return self.latent_size, self.buttons, self.camera
+    def part_names(self, kind: str) -> list[str]:
+        """VPT's names of the `weight` or `bias` of every part of `pi_head`, in the order of `actions`."""
+        return [_part_name(part, kind) for part in self.actions]
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """All tensors by VPT's names, float32 on the CPU, not to be changed."""
+        return {name: self.tensor(name) for name in _shapes(self.latent_size, self.actions)}
 
 
 def load_heads(resolved: ResolvedSource, latent_size: int) -> VPTHeads:
@@ -182,7 +191,7 @@ def load_heads(resolved: ResolvedSource, latent_size: int) -> VPTHeads:
         tensors[name] = _taken(origin, name, tensor)
 
     file.visit(list(_shapes(*sizes)), take)
-    return VPTHeads(sizes, _temperature(resolved, path), _digest(tensors), tensors)
+    return VPTHeads(*sizes, _temperature(resolved, path), _digest(tensors), tensors)
 
 
 def _temperature(resolved: ResolvedSource, path: Path) -> float:
@@ -199,13 +208,17 @@ def check_temperature(value: object, origin: str) -> float:
     raise WeightsError(f"{origin}: the temperature of VPT's action head must be a positive number, not {value!r}.")
 
 
-def _shapes(latent: int, buttons: int, camera: int) -> dict[str, Shape]:
-    """VPT's names and the shapes of the nine tensors. Source: `state_dict` of OpenAI's MinecraftAgentPolicy."""
+def _part_name(part: str, kind: str) -> str:
+    return f"pi_head.{part}.linear_layer.{kind}" if part else f"pi_head.linear_layer.{kind}"
+
+
+def _shapes(latent: int, actions: Mapping[str, int]) -> dict[str, Shape]:
+    """VPT's names and the shapes of the tensors. Source: `state_dict` of OpenAI's MinecraftAgentPolicy; lib/action_head.py."""
+    pi_head: dict[str, Shape] = {}
+    for part, count in actions.items():
+        pi_head |= {_part_name(part, "weight"): (count, latent), _part_name(part, "bias"): (count,)}
     return {
-        "pi_head.buttons.linear_layer.weight": (buttons, latent),
-        "pi_head.buttons.linear_layer.bias": (buttons,),
-        "pi_head.camera.linear_layer.weight": (camera, latent),
-        "pi_head.camera.linear_layer.bias": (camera,),
+        **pi_head,
         "value_head.linear.weight": (1, latent),
         "value_head.linear.bias": (1,),
         "value_head.normalizer.running_mean": (1,),
@@ -214,9 +227,12 @@ def _shapes(latent: int, buttons: int, camera: int) -> dict[str, Shape]:
     }
 
 
-def _sizes(origin: str, found: Mapping[str, Shape]) -> tuple[int, int, int]:
-    """Latent, buttons and camera, from the tensors alone, all of which must be there and fit."""
-    names = list(_shapes(0, 0, 0))
+def _sizes(origin: str, found: Mapping[str, Shape]) -> tuple[int, dict[str, int]]:
+    """Length of the latent and the parts of `pi_head`, from the tensors alone, all of which must be there and fit."""
+    parts = {match[1] or "" for name in found if (match := _PART.fullmatch(name))}
+    if not parts or parts & set(_VPTS):
+        parts |= set(_VPTS)
+    names = list(_shapes(0, dict.fromkeys(sorted(parts), 0)))
     missing = [name for name in names if name not in found]
     if missing:
         raise WeightsError(
@@ -229,14 +245,11 @@ def _sizes(origin: str, found: Mapping[str, Shape]) -> tuple[int, int, int]:
         seen = [found[name][axis] for name, axis in places if len(found[name]) > axis]
         return Counter(seen).most_common(1)[0][0] if seen else 0
 
-    buttons, camera = (
-        size((f"pi_head.{part}.linear_layer.bias", 0), (f"pi_head.{part}.linear_layer.weight", 0))
-        for part in ("buttons", "camera")
-    )
+    actions = {part: size((_part_name(part, "bias"), 0), (_part_name(part, "weight"), 0)) for part in sorted(parts)}
     latent = size(*((name, 1) for name in names))
     wrong = [
         f"{name} (expected {shape}, is {found[name]})"
-        for name, shape in _shapes(latent, buttons, camera).items()
+        for name, shape in _shapes(latent, actions).items()
         if found[name] != shape or 0 in shape
     ]
     if wrong:
@@ -244,7 +257,7 @@ def _sizes(origin: str, found: Mapping[str, Shape]) -> tuple[int, int, int]:
             f"{origin}: {len(wrong)} of the {len(names)} tensors of VPT's heads have a wrong shape: {_some(wrong)}. They are "
             "damaged or another policy's: get the weights again from their source."
         )
-    return latent, buttons, camera
+    return latent, actions
 
 
 def _taken(origin: str, name: str, tensor: Tensor) -> Tensor:
@@ -274,17 +287,17 @@ def _digest(tensors: Mapping[str, Tensor]) -> str:
 
 def _draw(wish: Untrained) -> VPTHeads:
     """Untrained heads, which start as VPT's own do: short rows for actions, biases and statistics of zero."""
-    sizes = (PRESETS[wish.preset].hidden_size, _BUTTONS, _CAMERA)
+    latent_size = PRESETS[wish.preset].hidden_size
     # A stream of their own: the network's draws for this seed stay what they are, and these do not repeat them.
     seed = int.from_bytes(hashlib.sha256(f"heads {wish.seed}".encode()).digest()[:8], "little") >> 1
     generator = torch.Generator("cpu").manual_seed(seed)
     tensors: dict[str, Tensor] = {}
-    for name, shape in _shapes(*sizes).items():
+    for name, shape in _shapes(latent_size, _VPTS).items():
         tensors[name] = torch.zeros(shape, dtype=torch.float32, device="cpu")
         if len(shape) == 2:
             scale = _UNTRAINED_SCALE if name.startswith("pi_head") else 1.0
             tensors[name].normal_(generator=generator).mul_(scale / math.sqrt(shape[1]))
-    return VPTHeads(sizes, OPENAI_TEMPERATURE, _digest(tensors), tensors)
+    return VPTHeads(latent_size, _VPTS, OPENAI_TEMPERATURE, _digest(tensors), tensors)
 
 
 def _some(items: list[str]) -> str:

@@ -9,9 +9,11 @@ from typing import Any, Final
 import gymnasium as gym
 import numpy as np
 import numpy.typing as npt
+import torch
+from torch import Tensor
 
 from vpt_gym.encoders.protocol import Encoder
-from vpt_gym.errors import ObservationError, VPTGymError
+from vpt_gym.errors import ObservationError, OptionError, VPTGymError
 from vpt_gym.frames import find_frames
 
 __all__ = [
@@ -19,9 +21,11 @@ __all__ = [
     "LatentObservations",
     "Latents",
     "Seen",
+    "as_array",
     "check_also",
     "check_keep",
     "check_kind",
+    "copied",
     "owner_of",
     "refuse_latents",
     "some",
@@ -33,10 +37,15 @@ LATENT: Final = "latent"
 IMAGE: Final = "image"
 """Key of the frames in what a step is given, for an encoder that reads other entries too."""
 
-Latents = npt.NDArray[np.float32]
+HANDED_OUT_AS: Final = ("numpy", "torch")
+"""What latents can be handed out as: arrays, or tensors on the encoder's device."""
 
-Seen = npt.NDArray[Any] | dict[str, npt.NDArray[Any]]
-"""What an encoder reads of a batch of observations: frames uint8 [n, size, size, 3], or a dict of them and other entries."""
+Latents = Any
+"""float32 [n, latent_size], an array or a tensor."""
+
+Seen = Any
+"""What an encoder reads of a batch of observations: frames uint8 [n, size, size, 3], array or tensor, or a dict of them and of
+other entries."""
 
 
 def check_kind(env: object, kind: type, wraps: str) -> None:
@@ -74,8 +83,12 @@ class LatentObservations:
         image_key: str | None,
         keep: Sequence[str],
         owner: str,
+        to: str = "numpy",
     ) -> None:
+        if to not in HANDED_OUT_AS:
+            raise OptionError(f"to must be one of {', '.join(HANDED_OUT_AS)}, not {to!r}.")
         self.owner = owner
+        self._to = to
         self._source = find_frames(space, image_key, owner=owner, size=encoder.frame_size)
         self._keep = check_keep(space, keep, owner)
         self._also = check_also(space, encoder.also_reads, owner)
@@ -90,7 +103,7 @@ class LatentObservations:
         frames = self._source.of(observations, rows)
         if not self._also:
             return frames
-        also = {key: np.asarray(observations[key]) for key in self._also}
+        also = {key: as_array(observations[key]) for key in self._also}
         for key, array in also.items():
             if array.shape[:1] != (rows,):
                 raise ObservationError(
@@ -99,21 +112,26 @@ class LatentObservations:
                 )
         return {IMAGE: frames, **also}
 
+    def handed_out(self, latents_nd: Tensor) -> Latents:
+        """What a stream gave, fresh, as the caller wants it."""
+        return latents_nd if self._to == "torch" else latents_nd.cpu().numpy()
+
     def seen_of_one(self, observation: Any) -> Seen:
         """As `seen`, for the observation of a single environment: arrays of one row."""
         return self.seen_of_each([observation])
 
     def seen_of_each(self, observations: Sequence[Any]) -> Seen:
         """As `seen`, for the observations of single environments: arrays of one row for each."""
-        frames = np.concatenate([self._frame(observation) for observation in observations])
+        each = [self._frame(observation) for observation in observations]
+        frames = torch.cat(each) if isinstance(each[0], Tensor) else np.concatenate(each)
         if not self._also:
             return frames
         return {
             IMAGE: frames,
-            **{key: np.stack([observation[key] for observation in observations]) for key in self._also},
+            **{key: np.stack([as_array(observation[key]) for observation in observations]) for key in self._also},
         }
 
-    def _frame(self, observation: Any) -> npt.NDArray[np.uint8]:
+    def _frame(self, observation: Any) -> Any:
         self._check_whole(observation)
         return self._source.of_one(observation)
 
@@ -138,6 +156,16 @@ class LatentObservations:
 def some(seen: Seen, mask: npt.NDArray[np.bool_]) -> Seen:
     """The rows of a batch that are in the mask."""
     return {key: array[mask] for key, array in seen.items()} if isinstance(seen, dict) else seen[mask]
+
+
+def as_array(values: Any) -> npt.NDArray[Any]:
+    """Numbers of an environment, which may keep them as tensors on a GPU, as an array."""
+    return np.asarray(values.detach().cpu() if isinstance(values, Tensor) else values)
+
+
+def copied(latents: Latents) -> Latents:
+    """Latents that share no memory with these."""
+    return latents.clone() if isinstance(latents, Tensor) else latents.copy()
 
 
 def check_also(space: gym.Space[Any], also: tuple[str, ...], owner: str) -> tuple[str, ...]:

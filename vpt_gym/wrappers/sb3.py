@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper
+from torch import Tensor
 
 from vpt_gym.encoders import Encoder, Stream, as_encoder
 from vpt_gym.errors import ObservationError, ResetNeeded
@@ -72,7 +73,7 @@ class VecVPTLatent(VecEnvWrapper):
         """Resets all environments; the observations are the opening frames' latents."""
         observations = self.venv.reset()
         self.reset_infos = self.venv.reset_infos
-        frames = self._latent_observations.seen(observations, self.num_envs)
+        frames = self._seen(observations)
         latents = self._encode(frames, np.ones(self.num_envs, np.bool_))
         self._was_reset = True
         return self._latent_observations.join(latents, observations)
@@ -87,16 +88,24 @@ class VecVPTLatent(VecEnvWrapper):
         """Waits for the environments and encodes their frames in one call, two when episodes end."""
         observations, rewards, dones, infos = self.venv.step_wait()
         self.reset_infos = self.venv.reset_infos
-        frames = self._latent_observations.seen(observations, self.num_envs)
+        frames = self._seen(observations)
         done = np.asarray(dones, dtype=np.bool_)
         if done.any():
             infos = self._with_terminal_latents(infos, np.flatnonzero(done))
         latents = self._encode(frames, done)
         return self._latent_observations.join(latents, observations), rewards, dones, infos
 
+    def _seen(self, observations: Any) -> Seen:
+        seen = self._latent_observations.seen(observations, self.num_envs)
+        if isinstance(seen, Tensor):
+            raise ObservationError(
+                f"{self._latent_observations.owner}: the VecEnv hands out tensors, and Stable-Baselines3 is all NumPy; use "
+                "vpt_gym.vector.VPTLatentObservation, which takes them."
+            )
+        return seen
+
     def _encode(self, frames: Seen, first: npt.NDArray[np.bool_], rows: npt.NDArray[np.int64] | None = None) -> Latents:
-        latents: Latents = self.latent_stream.step(frames, first, rows=rows).cpu().numpy()
-        return latents
+        return self._latent_observations.handed_out(self.latent_stream.step(frames, first, rows=rows))
 
     def _with_terminal_latents(
         self, infos: Sequence[dict[str, Any]], rows: npt.NDArray[np.int64]

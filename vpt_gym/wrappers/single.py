@@ -22,11 +22,12 @@ class VPTLatentObservation(gym.ObservationWrapper[Any, Any, Any], gym.utils.Reco
     opens an episode: it is encoded with `first=True` and sees itself alone.
 
     Args:
-        env: its observation is an image (uint8; height x width x 1 or 3, or channels first) or a Dict with one.
+        env: its observation is an image (uint8, array or tensor; height x width x 1 or 3, or channels first) or a Dict of one.
         encoder: from `vpt_gym.load_encoder` or `vpt_gym.minestudio.encoder_from_policy`, shared freely; or a source string.
         image_key: key of the image, where not exactly one entry of a Dict observation is an image.
         keep: keys of a Dict observation to hand on beside the latent; the observation is then a Dict with `latent` and these.
         encoder_options: keyword arguments of `load_encoder`, when `encoder` is a source string.
+        to: hand latents out as `numpy` arrays, or as `torch` tensors on the encoder's device.
 
     The observation is float32 [latent_size], or with `keep` a Dict `{"latent": ..., ...}`. The wrapper's arguments are
     recorded in `env.spec` as the encoder's source and options (an encoder made from a policy stands for itself), so that
@@ -37,7 +38,7 @@ class VPTLatentObservation(gym.ObservationWrapper[Any, Any, Any], gym.utils.Reco
         latent_stream: the memory of the running episode.
 
     Raises:
-        VPTGymError: `env` is no environment, or `encoder` no encoder.
+        VPTGymError: `env` is no environment, `encoder` no encoder, or `to` another word.
         ObservationError: the observation holds no image that VPT can look at, a key is missing, or the environment is
             wrapped already; from `reset` and `step` too, when an observation is not what its space says.
         ResetNeeded: `step` before the first `reset`.
@@ -51,17 +52,19 @@ class VPTLatentObservation(gym.ObservationWrapper[Any, Any, Any], gym.utils.Reco
         image_key: str | None = None,
         keep: Sequence[str] = (),
         encoder_options: Mapping[str, Any] | None = None,
+        to: str = "numpy",
     ) -> None:
         check_kind(env, gym.Env, "VPTLatentObservation wraps a gymnasium.Env")
         owner = owner_of(env)
         _refuse_double_wrapping(env, owner)
         self.encoder = as_encoder(encoder, encoder_options)
-        self._latent_observations = LatentObservations(env.observation_space, self.encoder, image_key, keep, owner)
+        self._latent_observations = LatentObservations(env.observation_space, self.encoder, image_key, keep, owner, to)
         gym.utils.RecordConstructorArgs.__init__(
             self,
             **self.encoder.recorded,
             image_key=image_key,
             keep=list(keep),
+            to=to,
         )
         gym.ObservationWrapper.__init__(self, env)
         self.observation_space = self._latent_observations.space
@@ -89,7 +92,7 @@ class VPTLatentObservation(gym.ObservationWrapper[Any, Any, Any], gym.utils.Reco
         frame = self._latent_observations.seen_of_one(observation)
         latents = self.latent_stream.step(frame, np.array([bool(self._opens)]))
         self._opens = False
-        return self._latent_observations.join(latents[0].cpu().numpy(), observation)
+        return self._latent_observations.join(self._latent_observations.handed_out(latents)[0], observation)
 
 
 def _refuse_double_wrapping(env: gym.Env[Any, Any], owner: str) -> None:

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from gymnasium.vector import AutoresetMode, VectorEnv, VectorWrapper
 from gymnasium.vector.utils import batch_space
+from torch import Tensor
 
 from vpt_gym.encoders import Encoder, Stream, as_encoder
 from vpt_gym.errors import ObservationError, ResetNeeded
@@ -16,7 +17,9 @@ from vpt_gym.wrappers.observations import (
     LatentObservations,
     Latents,
     Seen,
+    as_array,
     check_kind,
+    copied,
     owner_of,
     refuse_latents,
     some,
@@ -35,12 +38,13 @@ class VPTLatentObservation(VectorWrapper):
     latents, computed on the memory of the episode that they end.
 
     Args:
-        env: a vector environment, whose single observation is an image (uint8; height x width x 1 or 3, or channels first)
-            or a Dict with one; `metadata["autoreset_mode"]` must be set, as Gymnasium's own are.
+        env: a vector environment, whose single observation is an image (uint8, array or tensor; height x width x 1 or 3,
+            or channels first) or a Dict with one; `metadata["autoreset_mode"]` must be set, as Gymnasium's own are.
         encoder: from `vpt_gym.load_encoder` or `vpt_gym.minestudio.encoder_from_policy`, shared freely; or a source string.
         image_key: key of the image, where not exactly one entry of a Dict observation is an image.
         keep: keys of a Dict observation to hand on beside the latent; the observation is then a Dict with `latent` and these.
         encoder_options: keyword arguments of `load_encoder`, when `encoder` is a source string.
+        to: hand latents out as `numpy` arrays, or as `torch` tensors on the encoder's device.
 
     Observations are float32 [N, latent_size], or with `keep` a Dict `{"latent": ..., ...}`; fresh arrays every time.
 
@@ -64,6 +68,7 @@ class VPTLatentObservation(VectorWrapper):
         image_key: str | None = None,
         keep: Sequence[str] = (),
         encoder_options: Mapping[str, Any] | None = None,
+        to: str = "numpy",
     ) -> None:
         check_kind(env, VectorEnv, "vpt_gym.vector.VPTLatentObservation wraps a gymnasium.vector.VectorEnv")
         super().__init__(env)
@@ -72,7 +77,7 @@ class VPTLatentObservation(VectorWrapper):
         self._mode = _autoreset_mode(env, self._owner)
         self.encoder = as_encoder(encoder, encoder_options)
         self._latent_observations = LatentObservations(
-            env.single_observation_space, self.encoder, image_key, keep, self._owner
+            env.single_observation_space, self.encoder, image_key, keep, self._owner, to
         )
         self.single_observation_space = self._latent_observations.space
         self.observation_space = batch_space(self._latent_observations.space, env.num_envs)
@@ -96,11 +101,11 @@ class VPTLatentObservation(VectorWrapper):
             self._done = np.zeros(self.num_envs, np.bool_)
         else:
             assert self._latents is not None
-            latents = self._latents.copy()
+            latents = copied(self._latents)
             latents[mask] = self._step_rows(some(frames, mask), np.flatnonzero(mask), opening=True)
             self._done = self._done & ~mask
         self._latents = latents
-        return self._latent_observations.join(latents.copy(), observations), infos
+        return self._latent_observations.join(copied(latents), observations), infos
 
     def step(self, actions: Any) -> tuple[Any, Any, Any, Any, dict[str, Any]]:
         """Steps all environments and encodes their frames in one call, two when episodes end in SAME_STEP mode."""
@@ -108,7 +113,7 @@ class VPTLatentObservation(VectorWrapper):
             raise ResetNeeded(f"{self._owner}: step was called before reset; call reset first.")
         observations, rewards, terminations, truncations, infos = self.env.step(actions)
         frames = self._latent_observations.seen(observations, self.num_envs)
-        done = np.asarray(terminations, np.bool_) | np.asarray(truncations, np.bool_)
+        done = as_array(terminations).astype(np.bool_) | as_array(truncations).astype(np.bool_)
         if self._mode is AutoresetMode.SAME_STEP:
             if done.any():
                 infos = self._with_final_latents(infos, np.flatnonzero(done))
@@ -120,7 +125,7 @@ class VPTLatentObservation(VectorWrapper):
         self._latents = self._step_all(frames, first)
         self._done = done
         return (
-            self._latent_observations.join(self._latents.copy(), observations),
+            self._latent_observations.join(copied(self._latents), observations),
             rewards,
             terminations,
             truncations,
@@ -128,22 +133,18 @@ class VPTLatentObservation(VectorWrapper):
         )
 
     def _step_all(self, frames: Seen, first: Mask) -> Latents:
-        latents: Latents = self.latent_stream.step(frames, first).cpu().numpy()
-        return latents
+        return self._latent_observations.handed_out(self.latent_stream.step(frames, first))
 
     def _step_rows(self, frames: Seen, rows: npt.NDArray[np.int64], *, opening: bool) -> Latents:
-        latents: Latents = self.latent_stream.step(frames, np.full(len(rows), opening), rows=rows).cpu().numpy()
-        return latents
+        latents = self.latent_stream.step(frames, np.full(len(rows), opening), rows=rows)
+        return self._latent_observations.handed_out(latents)
 
     def _with_final_latents(self, infos: dict[str, Any], rows: npt.NDArray[np.int64]) -> dict[str, Any]:
         """Infos with the last observations of the rows' episodes encoded, on the memory that those episodes leave behind."""
-        present: Any
-        present, final_obs = infos.get("_final_obs"), infos.get("final_obs")
-        if (
-            np.shape(present) != (self.num_envs,)
-            or not np.all(present[rows])
-            or not _has_rows(final_obs, self.num_envs)
-        ):
+        final_obs = infos.get("final_obs")
+        # Native vector environments have a last observation for every row, and no mask.
+        present = as_array(infos.get("_final_obs", np.ones(self.num_envs, np.bool_)))
+        if present.shape != (self.num_envs,) or not present[rows].all() or not _has_rows(final_obs, self.num_envs):
             raise ObservationError(
                 f"{self._owner}: infos['final_obs'] and its mask '_final_obs' must hold the last observation of every episode "
                 f"that ends in SAME_STEP mode, but those of environments {rows.tolist()} are not all there; make the vector "
@@ -154,11 +155,13 @@ class VPTLatentObservation(VectorWrapper):
         latents = self._step_rows(frames, rows, opening=False)
         encoded = np.full(self.num_envs, None, dtype=object)
         for row, latent, observation in zip(rows, latents, final, strict=True):
-            encoded[row] = self._latent_observations.join(latent.copy(), observation)
+            encoded[row] = self._latent_observations.join(copied(latent), observation)
         return {**infos, "final_obs": encoded}
 
     def _check_mask(self, mask: Any) -> Mask:
         wanted = f"{self._owner}: reset_mask must be a boolean numpy array of shape ({self.num_envs},) with at least one True"
+        if isinstance(mask, Tensor):
+            mask = as_array(mask)
         if not isinstance(mask, np.ndarray) or mask.dtype != np.bool_ or mask.shape != (self.num_envs,):
             came = f"{mask.dtype} of shape {mask.shape}" if isinstance(mask, np.ndarray) else f"a {type(mask).__name__}"
             raise ObservationError(f"{wanted}, but {came} came; True stands for the environments to reset.")

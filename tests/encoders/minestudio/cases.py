@@ -10,7 +10,7 @@ import torch
 
 from tests.encoders.minestudio.policies import Alone, resets, seen_by_heads
 from vpt_gym.encoders.minestudio import PolicyEncoder, PolicyStream
-from vpt_gym.frames import resize
+from vpt_gym.resize import resize
 
 TOLERANCE = 1e-4
 

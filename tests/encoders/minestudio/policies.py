@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from tests.support.minestudio import import_minestudio_models, randomise
-from vpt_gym.bench.minestudio import policy_options
 from vpt_gym.config import VPTConfig
+from vpt_gym.weights.saving import policy_options
 
 CONFIG = VPTConfig(hidden_size=64, heads=2, impala_width=1)
 """As deep as every VPT network, with the memory of 128 frames; MineStudio fixes the dense layer at 256."""

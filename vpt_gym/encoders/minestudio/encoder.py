@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 from collections.abc import Callable, Sequence
 from functools import cached_property
 from typing import Any, Final
 
 import torch
-from torch import Tensor
 
 from vpt_gym.checks import check_count
-from vpt_gym.encoders.base import EncoderBase, fingerprint_of
+from vpt_gym.encoders.base import EncoderBase, digest_of, fingerprint_of
 from vpt_gym.encoders.minestudio.conditions import Condition
 from vpt_gym.encoders.minestudio.forward import computing
 from vpt_gym.encoders.minestudio.kinds import Kind
 from vpt_gym.encoders.minestudio.memories import PolicyMemory, RowMemory
-from vpt_gym.encoders.minestudio.stream import PolicyStream, sequences
+from vpt_gym.encoders.minestudio.stream import PolicyStream
 from vpt_gym.encoders.minestudio.template import kind_of_policy
 from vpt_gym.encoders.minestudio.trunk import on_vpt_gym
-from vpt_gym.encoders.protocol import Flags
 from vpt_gym.errors import VPTGymError
 from vpt_gym.frames import preprocessing
 from vpt_gym.weights import VPTHeads
@@ -198,24 +195,6 @@ class PolicyEncoder(EncoderBase):
         """
         return PolicyStream(self, num_envs)
 
-    def encode(self, frames: Any, first: Flags | None = None) -> Tensor:
-        """Encodes whole sequences, each with its own memory, which starts empty: a loop over steps of all of them.
-
-        Args:
-            frames: uint8 [B, T, H, W, 3]; a dict of `image` and [B, T, ...] for each of `also_reads`, where there are such.
-            first: bool [B, T], True where a frame opens an episode; None for one episode a row.
-
-        Returns:
-            float32 [B, T, latent_size] on the encoder's device.
-
-        Raises:
-            ObservationError: frames, `first` or what else is read have the wrong dtype, shape or range.
-            VPTGymError: the policy needs a condition and has none.
-        """
-        batch, count = sequences(frames)
-        flags = torch.zeros(batch, count, dtype=torch.bool, device="cpu") if first is None else first
-        return self.stream(batch).encode(frames, flags)
-
     def _check_unchanged(self) -> None:
         """Raises VPTGymError if the policy was moved or set to training mode since."""
         if self.policy.training:
@@ -228,14 +207,9 @@ class PolicyEncoder(EncoderBase):
 
 def _fingerprint(kind: Kind) -> str:
     own = type(kind.policy)
-    sha256 = hashlib.sha256()
-    for name, tensor in kind.policy.state_dict().items():
-        if isinstance(tensor, Tensor):
-            sha256.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
-            sha256.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
     subject = {
         "class": f"{own.__module__}.{own.__qualname__}",
-        "tensors": sha256.hexdigest(),
+        "tensors": digest_of(kind.policy.state_dict()),
         "preprocessing": preprocessing(kind.frame_size or 0),
         "also_reads": kind.also_reads,
     }

@@ -16,7 +16,7 @@ from vpt_gym.encoders.inputs import check_frames
 from vpt_gym.encoders.minestudio.forward import run
 from vpt_gym.encoders.minestudio.kinds import IMAGE, Kind, timm_frame_size
 from vpt_gym.errors import VPTGymError
-from vpt_gym.frames import resize
+from vpt_gym.resize import resize
 
 __all__ = ["GrootKind"]
 

@@ -6,19 +6,15 @@ import contextlib
 import importlib
 import importlib.util
 import io
-from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import numpy as np
-import torch
 
 from vpt_gym.errors import VPTGymError
+from vpt_gym.extras import let_torchvision_import
 
 __all__ = ["check_installed", "import_minestudio", "import_simulator"]
-
-_declared: list[torch.library.Library] = []
-"""Schemas live as long as the library object that declared them."""
 
 
 def check_installed(user: str) -> None:
@@ -33,18 +29,11 @@ def check_installed(user: str) -> None:
 def import_minestudio(name: str) -> ModuleType:
     """Imports a module of MineStudio, beside a CPU build of torch too, and without the old Gym's advertisement.
 
-    The index's torchvision is built for CUDA. Beside a CPU torch its compiled operators cannot load, and `import torchvision`,
-    which MineStudio does, stops at two operators of unknown schema. Declaring the two is enough: no policy calls them.
-
     Raises:
         VPTGymError: MineStudio, or torchvision, is not installed.
     """
     check_installed(name)
-    if not _declared and not _torchvision_operators_load():
-        library = torch.library.Library("torchvision", "DEF")  # type: ignore[no-untyped-call]
-        for operator in ("nms", "qnms"):
-            library.define(f"{operator}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")  # type: ignore[no-untyped-call]
-        _declared.append(library)
+    let_torchvision_import("MineStudio")
     with contextlib.redirect_stderr(io.StringIO()):
         importlib.import_module("gym")
     return importlib.import_module(name)
@@ -68,16 +57,3 @@ def import_simulator() -> ModuleType:
 class _OlderNumPy(ModuleType):
     def __getattr__(self, name: str) -> Any:
         return np.str_ if name == "unicode_" else getattr(np, name)
-
-
-def _torchvision_operators_load() -> bool:
-    spec = importlib.util.find_spec("torchvision")
-    if spec is None or not spec.submodule_search_locations:
-        raise VPTGymError(
-            "MineStudio needs the package torchvision, which is not installed; run: pip install torchvision"
-        )
-    try:
-        torch.ops.load_library(Path(spec.submodule_search_locations[0]) / "_C.so")  # type: ignore[no-untyped-call]
-    except OSError:
-        return False
-    return True

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from vpt_gym.checks import check_count
-from vpt_gym.encoders.inputs import as_tensor, check_flags, check_frames, check_rows, count_of
+from vpt_gym.encoders.inputs import as_tensor, check_flags, check_frames, check_rows, count_of, sequences_of
 from vpt_gym.encoders.minestudio.conditions import Condition
 from vpt_gym.encoders.minestudio.kinds import IMAGE
 from vpt_gym.encoders.protocol import Flags, Rows
@@ -20,7 +20,7 @@ from vpt_gym.errors import ObservationError, VPTGymError
 if TYPE_CHECKING:
     from vpt_gym.encoders.minestudio.encoder import PolicyEncoder
 
-__all__ = ["PolicyStream", "sequences"]
+__all__ = ["PolicyStream"]
 
 
 class PolicyStream:
@@ -118,7 +118,7 @@ class PolicyStream:
             ObservationError: frames, `first`, `rows` or what else is read have the wrong dtype, shape or range.
             VPTGymError: a row has no condition, but the policy needs one. Whatever is raised, nothing has moved.
         """
-        batch, count = sequences(frames)
+        batch, count = sequences_of(frames)
         first_bt = check_flags(first, "encode", (batch, count))
         given = frames if isinstance(frames, Mapping) else {IMAGE: frames}
         if isinstance(frames, Mapping) and self.encoder.also_reads:
@@ -228,17 +228,6 @@ class PolicyStream:
         count = count_of(images, rows_b, self.num_envs, "step")
         seen = {key: self.encoder._kind.also(key, given[key], count) for key in also}
         return {IMAGE: as_tensor(images[:, None], self.encoder.frame_size), **seen}
-
-
-def sequences(frames: Any) -> tuple[int, int]:
-    """B and T of sequences of frames [B, T, H, W, 3], or of a dict with them; raises ObservationError if they are none."""
-    images = frames.get(IMAGE) if isinstance(frames, Mapping) else frames
-    shape = tuple(getattr(images, "shape", ()))
-    if len(shape) != 5 or 0 in shape:
-        raise ObservationError(
-            f"encode: frames must be a uint8 array or tensor [B, T, height, width, 3], but one of shape {shape} came."
-        )
-    return shape[0], shape[1]
 
 
 def _entries(condition: Condition | None) -> dict[str, Any] | None:

@@ -11,7 +11,6 @@ from typing import Final
 import torch
 from torch import Tensor
 
-from vpt_gym.config import FRAME_SIZE
 from vpt_gym.nn.net import VPTNet
 from vpt_gym.nn.state import Memory
 
@@ -27,7 +26,6 @@ _SIZES: Final = 16
 """Batch sizes of one stream that get a graph. Each keeps its activations; who steps many subsets of many rows seldom repeats
 a size, and a step of the hundredth size loses less by being launched kernel by kernel than the GPU would by keeping it."""
 
-_FRAME_BYTES: Final = FRAME_SIZE * FRAME_SIZE * 3
 _capturing = threading.Lock()
 """Only one capture may be under way in a process."""
 
@@ -68,19 +66,20 @@ class _Inputs:
     """A step's inputs at a fixed place on the device, in one piece, so that one copy brings them there.
 
     Attributes:
-        frames_nhwc: uint8 [n, 128, 128, 3].
+        frames_nhwc: uint8 [n, size, size, 3].
         rows_b: int64 [n].
         first_b: bool [n].
     """
 
-    def __init__(self, count: int, device: torch.device) -> None:
-        self._count = count
-        self._bytes = torch.empty(count * (_FRAME_BYTES + 8 + 1), device=device, dtype=torch.uint8)
+    def __init__(self, count: int, size: int, device: torch.device) -> None:
+        self._count, self._size = count, size
+        self._bytes = torch.empty(count * (3 * size**2 + 8 + 1), device=device, dtype=torch.uint8)
         self.frames_nhwc, self.rows_b, self.first_b = self._parts(self._bytes)
 
     def _parts(self, buffer: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        pixels, flags = self._count * _FRAME_BYTES, self._count * (_FRAME_BYTES + 8)
-        frames_nhwc = buffer[:pixels].view(self._count, FRAME_SIZE, FRAME_SIZE, 3)
+        pixels = self._count * 3 * self._size**2
+        flags = pixels + self._count * 8
+        frames_nhwc = buffer[:pixels].view(self._count, self._size, self._size, 3)
         return frames_nhwc, buffer[pixels:flags].view(torch.int64), buffer[flags:].view(torch.bool)
 
     def upload(self, frames_nhwc: Tensor, first_b: Tensor, rows_b: Tensor) -> None:
@@ -139,7 +138,7 @@ class StepGraphs:
         """Moves n rows of the memory on by one frame each.
 
         Args:
-            frames_nhwc: uint8 [n, 128, 128, 3], on any device.
+            frames_nhwc: uint8 [n, frame_size, frame_size, 3], on any device.
             first_b: bool [n] on the CPU, True where a frame opens an episode.
             rows_b: int64 [n] on the CPU, distinct rows of the memory, or None for all of them in order.
 
@@ -150,7 +149,7 @@ class StepGraphs:
         if rows_b is None:
             rows_b = torch.arange(count, device="cpu")
         graph = self._graphs.get(count)
-        inputs = _Inputs(count, self._device) if graph is None else graph.inputs
+        inputs = _Inputs(count, self._net.config.frame_size, self._device) if graph is None else graph.inputs
         inputs.upload(frames_nhwc, first_b, rows_b)
         if graph is None and count in self._stepped and len(self._graphs) < _SIZES:
             graph = self._captured(inputs)

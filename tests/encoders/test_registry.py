@@ -1,0 +1,128 @@
+"""Encoders by name: the table, a kind of one's own, and what is refused."""
+
+from __future__ import annotations
+
+import copy
+import json
+import pickle
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+import vpt_gym
+from vpt_gym.encoders import Encoder, MemorylessEncoder, fingerprint_of, registry, schemes
+from vpt_gym.errors import OptionError, WeightsError
+
+FACTS = {
+    *("kind", "source", "options", "fingerprint", "untrained", "words", "latent_size", "frame_size", "device"),
+    *("precision", "backend"),
+}
+
+
+class Means(MemorylessEncoder):
+    """A kind of one's own, in fifteen lines: the mean colour, times a gain."""
+
+    kind, latent_size, frame_size = "means", 3, 8
+
+    def __init__(self, source: str, gain: float) -> None:
+        self.source, self.options, self.gain = source, {"gain": gain}, gain
+        self.fingerprint = fingerprint_of({"means": gain})
+
+    def latents_of(self, frames_nhwc: Tensor) -> Tensor:
+        return self.gain * frames_nhwc.float().mean(dim=(1, 2))
+
+
+def load_means(source: str, *, gain: float = 1.0) -> Means:
+    """Mean colours: `means:`."""
+    return Means(source, gain)
+
+
+@pytest.fixture(autouse=True)
+def _registered(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(registry, "_registered", {})
+    vpt_gym.register_source("means", load_means)
+
+
+def test_a_kind_of_ones_own_is_opened_by_name() -> None:
+    encoder = vpt_gym.load_encoder("means:", gain=2.0)
+    assert isinstance(encoder, Encoder)
+    frames = np.full((2, 4, 4, 3), 10, np.uint8)
+    assert encoder.stream(2).step(frames, [True, False]).tolist() == [[20.0] * 3] * 2
+    assert encoder.encode(frames[None]).shape == (1, 2, 3)
+    assert schemes()["means"] == "Mean colours: `means:`."
+    assert copy.deepcopy(encoder) is encoder
+    assert pickle.loads(pickle.dumps(encoder)).fingerprint == encoder.fingerprint
+
+
+def test_in_a_wrapper_and_its_spec() -> None:
+    gym.register("Scripted-v0", "tests.support.scripted:ScriptedEnv", disable_env_checker=True)
+    try:
+        env = vpt_gym.VPTLatentObservation(gym.make("Scripted-v0"), "means:", encoder_options={"gain": 3.0})
+        text = env.spec.to_json()
+        again = gym.make(gym.envs.registration.EnvSpec.from_json(text))
+    finally:
+        del gym.registry["Scripted-v0"]
+    assert np.array_equal(env.reset()[0], again.reset()[0])
+    assert again.encoder.options == {"gain": 3.0}  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("source", ["random:tiny", "means:"])
+def test_every_kind_describes_itself(source: str) -> None:
+    encoder = vpt_gym.load_encoder(source)
+    said = encoder.describe()
+    assert set(said) >= FACTS
+    assert json.loads(json.dumps(said)) == said
+    assert said["fingerprint"] == encoder.fingerprint == encoder.stream(1).fingerprint
+    assert source in said["words"]
+    encoder.close()
+
+
+def test_every_line_of_the_table_leads_to_a_loader() -> None:
+    assert list(registry._TABLE) == sorted(registry._TABLE)
+    assert all(schemes().values())
+
+
+@pytest.mark.parametrize(
+    ("source", "options", "error", "match"),
+    [
+        (
+            "means:",
+            {"gian": 1.0},
+            OptionError,
+            "unexpected keyword argument 'gian'; the options of this kind .* are gain",
+        ),
+        ("random:tiny", {"leyer": "cnn"}, OptionError, "'leyer'; .* are device, precision, layer"),
+        (
+            "maens:",
+            {},
+            WeightsError,
+            "no kind of encoder is called 'maens'; there are .*random:.*means:.*register_source",
+        ),
+        ("", {}, WeightsError, "names no weights"),
+        (7, {}, WeightsError, "A source of weights is a string, not int"),
+    ],
+)
+def test_refused(source: Any, options: dict[str, Any], error: type[Exception], match: str) -> None:
+    with pytest.raises(error, match=match):
+        vpt_gym.load_encoder(source, **options)
+
+
+@pytest.mark.parametrize("name", ["", "A", "a", "two words", "a:b", "random", "timm"])
+def test_names_that_cannot_be_registered(name: str) -> None:
+    with pytest.raises(OptionError, match=r"small letters, digits and hyphens|a source of vpt_gym's own"):
+        vpt_gym.register_source(name, load_means)
+
+
+def test_a_latent_that_is_not_finite_is_an_error() -> None:
+    encoder = vpt_gym.load_encoder("means:", gain=float("inf"))
+    with pytest.raises(vpt_gym.VPTGymError, match=r"rows \[1\] are NaN or infinite"):
+        encoder.stream(2).step(np.ones((1, 4, 4, 3), np.uint8), [True], rows=[1])
+
+
+def test_devices_may_be_torchs_own() -> None:
+    encoder = vpt_gym.load_encoder("random:tiny", device=torch.device("cpu"))
+    assert json.loads(json.dumps(encoder.options))["device"] == "cpu"
