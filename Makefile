@@ -19,7 +19,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PIP_ROOT_USER_ACTION := ignore
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-oldest env lint types contract lock clean
+.PHONY: help demo test test-avx2 test-oldest env lint types contract lock clean
 
 help:  ## show this list
 	@echo "make <target> [PYTHON=python3.12] [ARGS=\"...\"]"
@@ -32,6 +32,11 @@ demo: $(VENV)/.demo  ## train PPO on VPT latents in ViZDoom: about 4 minutes on 
 
 test: $(VENV)/.full  ## run every test, MineStudio's parity included (ARGS go to pytest)
 	@VPT_GYM_REQUIRE_MINESTUDIO=1 VPT_GYM_REQUIRE_TRITON=$(if $(filter Linux,$(shell uname -s)),1) $(BIN)/python -m pytest $(ARGS)
+
+# What hides AVX-512 and AMX from torch, oneDNN and MKL, as if the CPU had AVX2 alone.
+test-avx2: $(VENV)/.full  ## run the network's tests as a CPU without AVX-512 would
+	@ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2 MKL_ENABLE_INSTRUCTIONS=AVX2 VPT_GYM_EXPECT_AVX2=1 \
+		$(BIN)/python -m pytest tests/nn $(ARGS)
 
 test-oldest:  ## the same on the oldest supported releases, without MineStudio: PYTHON=python3.10
 	@$(MAKE) --no-print-directory VENV=.venv-oldest PINS=requirements/oldest.txt .venv-oldest/.oldest

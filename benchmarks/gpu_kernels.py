@@ -27,7 +27,7 @@ from torch import Tensor
 from vpt_gym.config import PRESETS, RELATION_RANK
 from vpt_gym.nn import Memory
 from vpt_gym.nn import attention as eager
-from vpt_gym.nn.cuda import attention, kernels, probe
+from vpt_gym.nn.cuda import attention, kernels, unavailable
 from vpt_gym.nn.state import Window
 
 CONFIG = PRESETS["2x"]
@@ -69,7 +69,7 @@ def main() -> None:
     options.add_argument("--calls", type=int, default=20, help="calls timed in one turn (default: %(default)s)")
     arguments = options.parse_args()
     device = torch.device(arguments.device)
-    reason = probe(device)
+    reason = unavailable(device)
     if reason is not None:
         sys.exit(f"Nothing was measured, because Triton's kernels cannot run here: {reason}.")
     out = folder("gpu_kernels", arguments.out)

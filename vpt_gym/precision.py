@@ -14,8 +14,9 @@ import torch
 
 from vpt_gym.config import PRECISIONS
 from vpt_gym.errors import VPTGymError
+from vpt_gym.nn.cpu import onednn
 
-__all__ = ["DTYPES", "arithmetic", "choose_precision", "memory_dtype"]
+__all__ = ["DTYPES", "arithmetic", "choose_precision", "computing_dtype", "memory_dtype"]
 
 DTYPES: Final[Mapping[str, torch.dtype]] = MappingProxyType(
     {
@@ -25,7 +26,7 @@ DTYPES: Final[Mapping[str, torch.dtype]] = MappingProxyType(
         "float16": torch.float16,
     }
 )
-"""Precisions by name, each with the type of the weights, the activations and the memory.
+"""Precisions by name, each with the type of the weights, the memory and, where the device has it, of the activations.
 
 `tf32` rounds the factors of products to 10 bits on a GPU's tensor cores.
 """
@@ -33,6 +34,17 @@ DTYPES: Final[Mapping[str, torch.dtype]] = MappingProxyType(
 
 def memory_dtype(precision: str) -> torch.dtype:
     """What a memory keeps keys and values in."""
+    return DTYPES[precision]
+
+
+def computing_dtype(precision: str, device: torch.device) -> torch.dtype:
+    """What weights and activations are held in.
+
+    It is the precision's own type, but for bfloat16 on a CPU without it: torch would emulate it several times slower than
+    float32, and float32 on weights that were rounded to bfloat16 is nearer to them.
+    """
+    if precision == "bfloat16" and device.type == "cpu" and onednn.unavailable(torch.bfloat16) is not None:
+        return torch.float32
     return DTYPES[precision]
 
 
@@ -74,7 +86,11 @@ def arithmetic(device: torch.device, precision: str) -> Iterator[None]:
         modes.enter_context(torch.inference_mode(mode=False))
         modes.enter_context(torch.no_grad())
         modes.enter_context(torch.autocast(device.type, enabled=False))
-        switches = _switches(device.type, tf32=precision == "tf32") if DTYPES[precision] == torch.float32 else ()
+        switches = (
+            _switches(device.type, tf32=precision == "tf32")
+            if computing_dtype(precision, device) == torch.float32
+            else ()
+        )
         if device.type == "cuda":
             # cuDNN tries its algorithms once for each size of batch and keeps the fastest; last bits may differ between them.
             switches += (Switch(torch.backends.cudnn, "benchmark", wanted=True),)

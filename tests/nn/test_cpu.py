@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import logging
 import threading
 
 import numpy as np
@@ -12,8 +11,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tests.support.network import SMALL, encoder_of, random_net
-from vpt_gym.nn import VPTNet, accelerate, cpu
+from tests.support.network import encoder_of, random_net
+from vpt_gym.encoders.vpt import VPTEncoder
+from vpt_gym.nn import VPTNet, cpu
 from vpt_gym.nn.cnn import FrameEncoder
 from vpt_gym.nn.cpu import frames as cpu_frames
 from vpt_gym.nn.cpu import onednn
@@ -29,10 +29,13 @@ TOLERANCE = 1e-4
 
 
 @pytest.fixture
-def winograd(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Winograd's algorithm in the narrow networks of the tests too, and passes of a few frames, as in the wide ones."""
-    monkeypatch.setattr(cpu, "_WINOGRAD_CHANNELS", 1)
+def few_frames(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Passes of a few frames, as in wide networks."""
     monkeypatch.setattr(cpu_frames, "_LARGEST_ACTIVATION", 2**20)
+
+
+def by_winograd(net: VPTNet | None = None) -> VPTEncoder:
+    return encoder_of(net or random_net(), fast=True, backend="winograd")
 
 
 def pictures(*shape: int, seed: int = 0) -> np.ndarray:
@@ -67,7 +70,7 @@ def test_winograd_equals_convolution(frames: int, size: int, channels: int, out:
     normalised = exact_norm(x_nhwc.double().permute(0, 3, 1, 2))
     expected = tiles(F.relu(F.conv2d(normalised, weight.double(), padding=1)).permute(0, 2, 3, 1))
 
-    convolution, scratch = WinogradConv(norm, weight, (frames, size, size)), Scratch()
+    convolution, scratch = WinogradConv(norm, weight, size), Scratch()
     for given in (x_nhwc, tiles(x_nhwc).contiguous()):
         found = convolution(given.clone(), scratch)
         assert float((found - expected).abs().max()) < 1e-5
@@ -109,17 +112,17 @@ def test_frames_are_as_exact_as_torchs() -> None:
     assert isinstance(net.cnn, FrameEncoder)
     frames_nhwc = torch.randint(0, 256, (6, 128, 128, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     exact = exact_vectors(net.cnn, frames_nhwc)
-    fast = CPUFrameEncoder(net.cnn)
+    fast = CPUFrameEncoder(net.cnn, 128)
     ours, torchs = ((encoder(frames_nhwc) - exact).abs().max().item() for encoder in (fast, net.cnn))
     print(f"largest error: Winograd {ours:.1e}, torch {torchs:.1e}")
     assert ours < max(2 * torchs, 1e-5)
 
 
-@pytest.mark.usefixtures("winograd")
+@pytest.mark.usefixtures("few_frames")
 def test_fast_equals_defined_over_a_wrapped_ring() -> None:
     """300 steps, random `first`, only some rows in between: the same latents to 1e-4, and the same rows moved."""
-    slow, fast = encoder_of(random_net()), encoder_of(random_net(), fast=True)
-    assert "Winograd" in fast.path
+    slow, fast = encoder_of(random_net()), by_winograd()
+    assert "Winograd" in fast.backend
     # Frames are compared below, against float64; here they are the same, so that nothing but the memory can differ.
     slow.network.net.cnn = fast.network.net.cnn
     generator = np.random.default_rng(5)
@@ -133,10 +136,10 @@ def test_fast_equals_defined_over_a_wrapped_ring() -> None:
     assert float(expected.std()) > 0.1
 
 
-@pytest.mark.usefixtures("winograd")
+@pytest.mark.usefixtures("few_frames")
 def test_a_frames_neighbours_change_nothing() -> None:
     """Whatever else is in the batch, in whichever pass: the same bits."""
-    encoder = encoder_of(random_net(), fast=True)
+    encoder = by_winograd()
     frames = pictures(7)
     others = frames.copy()
     others[[0, 1, 2, 4, 5, 6]] = pictures(6, seed=1)
@@ -146,9 +149,9 @@ def test_a_frames_neighbours_change_nothing() -> None:
     assert not torch.equal(one[2], two[2])
 
 
-@pytest.mark.usefixtures("winograd")
+@pytest.mark.usefixtures("few_frames")
 def test_threads_have_their_own_working_memory() -> None:
-    encoder = encoder_of(random_net(), fast=True)
+    encoder = by_winograd()
     frames = [pictures(1, 6, seed=seed) for seed in range(4)]
     expected = [encoder.encode(each, layer="cnn") for each in frames]
     found: dict[int, Tensor] = {}
@@ -165,6 +168,7 @@ def test_threads_have_their_own_working_memory() -> None:
     assert all(torch.equal(found[number], expected[number]) for number in range(4))
 
 
+@pytest.mark.skipif(onednn.unavailable(torch.bfloat16) is not None, reason=f"{onednn.unavailable(torch.bfloat16)}")
 def test_bfloat16_rounds_a_few_times_more_than_directly() -> None:
     """Winograd's transforms multiply rounding errors: by less than ten, with the points chosen here."""
     generator = torch.Generator().manual_seed(0)
@@ -174,7 +178,7 @@ def test_bfloat16_rounds_a_few_times_more_than_directly() -> None:
     normalised = F.group_norm(x_nhwc.double().permute(0, 3, 1, 2), 1)
     expected = F.relu(F.conv2d(normalised, weight.double(), padding=1)).permute(0, 2, 3, 1)
     direct = F.relu(F.conv2d(norm(x_nhwc.permute(0, 3, 1, 2)), weight.bfloat16(), padding=1)).permute(0, 2, 3, 1)
-    ours = WinogradConv(norm, weight.bfloat16(), (1, 32, 32))(x_nhwc, Scratch())
+    ours = WinogradConv(norm, weight.bfloat16(), 32)(x_nhwc, Scratch())
     errors = [
         float((found - wanted).square().mean().sqrt())
         for found, wanted in ((direct, expected), (ours, tiles(expected)))
@@ -195,52 +199,35 @@ def test_bfloat16_matrices_stay_close() -> None:
     assert float(1 - found[210:].median()) < 3 * float(1 - found[:70].median())
 
 
-@pytest.mark.usefixtures("winograd")
+@pytest.mark.usefixtures("few_frames")
 def test_torchs_defaults_change_nothing() -> None:
     """Neither the default device nor the default type, while the parts are made or while they compute."""
     frames, first = pictures(2), [True, True]
-    expected = encoder_of(random_net(), fast=True).stream(2).step(frames, first)
+    expected = by_winograd().stream(2).step(frames, first)
     net = random_net()
     torch.set_default_device("meta")
     torch.set_default_dtype(torch.float64)
     try:
-        encoder = encoder_of(net, fast=True)
+        encoder = by_winograd(net)
         found = encoder.stream(2).step(frames, first)
     finally:
         torch.set_default_device(None)
         torch.set_default_dtype(torch.float32)
-    assert encoder.backend != "torch's own operators"
     assert torch.equal(found, expected)
 
 
-class TestFallback:
-    def test_without_onednn(self, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
-        monkeypatch.setattr(onednn, "unavailable", lambda dtype: f"planted for {dtype}")
-        with caplog.at_level(logging.WARNING, "vpt_gym"):
-            slow = encoder_of(random_net(), fast=True)
-        assert [record.getMessage() for record in caplog.records] == [
-            "The network is computed by torch's own operators, with the same latents, but slower: planted for torch.float32."
-        ]
-        assert slow.path == "torch's own operators"
-        frames = pictures(2)
-        assert torch.equal(
-            slow.stream(2).step(frames, [True, True]), encoder_of(random_net()).stream(2).step(frames, [True, True])
-        )
+def test_tiles_that_do_not_divide_the_frames_are_a_reason() -> None:
+    assert [size for size in range(8, 200, 8) if cpu.not_in_tiles(size) is None] == [32, 64, 96, 128, 160, 192]
+    assert cpu.not_in_tiles(144) == ("Winograd's tiles do not divide frames of 144x144: the side is no multiple of 32")
 
-    def test_narrow_networks_keep_torchs_convolutions(self) -> None:
-        net = random_net(SMALL)
-        assert accelerate(net) == "direct convolutions, packed matrices"
-        assert isinstance(net.cnn, FrameEncoder)
 
-    def test_an_operator_that_fails_is_a_reason(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        def missing(*_: object) -> None:
-            raise RuntimeError("no such operator\nand a long trace")
+def test_an_operator_that_fails_is_a_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing(*_: object) -> None:
+        raise RuntimeError("no such operator\nand a long trace")
 
-        monkeypatch.setattr(onednn, "PackedLinear", missing)
+    monkeypatch.setattr(onednn, "PackedLinear", missing)
+    onednn.unavailable.cache_clear()
+    try:
+        assert onednn.unavailable(torch.float32) == "this build of torch lacks an operator of oneDNN: no such operator"
+    finally:
         onednn.unavailable.cache_clear()
-        try:
-            assert (
-                onednn.unavailable(torch.float32) == "this build of torch lacks an operator of oneDNN: no such operator"
-            )
-        finally:
-            onednn.unavailable.cache_clear()

@@ -13,8 +13,8 @@ from tests.nn.cuda.recorded import Recorder
 from tests.support.network import random_net
 from tests.support.scripted import Thumbnails
 from vpt_gym.config import VPTConfig
-from vpt_gym.nn import Memory, VPTNet, attention
-from vpt_gym.nn.cuda import StepGraphs, TritonFrameEncoder, attend_single, probe
+from vpt_gym.nn import Memory, VPTNet, accelerate, attention
+from vpt_gym.nn.cuda import StepGraphs
 from vpt_gym.nn.cuda.graph import Capture
 
 CONFIG = VPTConfig(hidden_size=32, heads=2, impala_width=1, dense_size=8, blocks=2, memory=7)
@@ -97,11 +97,7 @@ def test_real_graphs(triton: bool) -> None:
     reference = random_net(CONFIG)
     net = random_net(CONFIG).to("cuda")
     if triton:
-        assert probe(torch.device("cuda")) is None
-        net.cnn = TritonFrameEncoder(net.cnn)
-        for block in net.blocks:
-            block.attention.fuse()
-            block.attention.single_step = attend_single
+        accelerate(net, "float32", backend="triton")
     memory, expected = memory_of(device="cuda"), memory_of()
     graphs = StepGraphs(net, memory, ("cnn", "final"))
     steps = Steps()

@@ -23,7 +23,7 @@ def encoder_of(net: VPTNet, *, fast: bool = False, **options: str) -> VPTEncoder
     defaults = {"device": "cpu", "precision": "float32", "layer": "final"}
     options = {**defaults, **options}
     precision = options["precision"]
-    backend = accelerate(net) if fast else "torch's own operators"
+    backend = accelerate(net, precision, options.get("backend", "auto")) if fast else "torch's own operators"
     return VPTEncoder(LoadedWeights(net, "0" * 64, report, precision, backend), "random:test", options)
 
 

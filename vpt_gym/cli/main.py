@@ -53,6 +53,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     # Environments in worker processes share the cores with the network. OpenMP's threads spin while they wait, unless told
     # to sleep before torch is first imported; spinning ones take the cores from the very workers that they wait for.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    # But a step is some hundred short operations, and being woken for each would cost a small network a third of its speed:
+    # GCC's OpenMP spins for about a tenth of a millisecond before it sleeps.
+    os.environ.setdefault("GOMP_SPINCOUNT", "2000")
     arguments = build_parser().parse_args(argv)
     try:
         code: int = arguments.run(arguments)

@@ -14,7 +14,7 @@ import torch
 
 from vpt_gym.errors import OptionError, WeightsError
 from vpt_gym.nn import VPTNet, accelerate
-from vpt_gym.precision import DTYPES, arithmetic, choose_precision
+from vpt_gym.precision import DTYPES, arithmetic, choose_precision, computing_dtype
 from vpt_gym.weights import LoadReport, VPTHeads, load_checkpoint, load_heads, resolve
 
 __all__ = ["LoadedWeights", "choose_device", "load_network", "shared_weights"]
@@ -49,17 +49,17 @@ _loaded: weakref.WeakValueDictionary[Hashable, LoadedWeights] = weakref.WeakValu
 _loading = threading.Lock()
 
 
-def shared_weights(source: str, device: str | torch.device, precision: str) -> LoadedWeights:
+def shared_weights(source: str, device: str | torch.device, precision: str, backend: str = "auto") -> LoadedWeights:
     """The frozen network of a source, computed as fast as this machine can; the same object for the same question.
 
     Raises:
         WeightsError: the weights cannot be found, trusted, or are not a whole VPT network.
-        OptionError: there is no such device or precision, or not here.
+        OptionError: there is no such device, precision or backend, or not here.
     """
     place = choose_device(device)
     precision = choose_precision(precision, place)
     resolved = resolve(source)
-    key = (resolved.identity, str(place), precision)
+    key = (resolved.identity, str(place), precision, backend)
     with _loading:
         weights = _loaded.get(key)
         if weights is None:
@@ -68,11 +68,13 @@ def shared_weights(source: str, device: str | torch.device, precision: str) -> L
             name, digest, report = checkpoint.source, checkpoint.digest, checkpoint.report
             # What replaces a tensor is made beside it: with the last name of the tensors gone, one at a time is there twice.
             del checkpoint
+            # Where the CPU has no bfloat16, the weights are rounded to it and held in float32.
+            net.to(computing_dtype(precision, place))
             with arithmetic(place, precision):
-                backend = accelerate(net)
+                words = accelerate(net, precision, backend)
             heads = partial(load_heads, resolved, net.config.hidden_size)
-            weights = _loaded[key] = LoadedWeights(net, digest, report, precision, backend, heads)
-            logger.info("%s: %s; %s in %s", name, report.summary(), backend, precision)
+            weights = _loaded[key] = LoadedWeights(net, digest, report, precision, words, heads)
+            logger.info("%s: %s; %s in %s", name, report.summary(), words, precision)
     return weights
 
 

@@ -25,7 +25,12 @@ __all__ = ["VPTEncoder", "load_vpt"]
 
 
 def load_vpt(
-    source: str, *, device: str | torch.device = "auto", precision: str = "auto", layer: str = "final"
+    source: str,
+    *,
+    device: str | torch.device = "auto",
+    precision: str = "auto",
+    layer: str = "final",
+    backend: str = "auto",
 ) -> VPTEncoder:
     """Loads VPT weights as a frozen encoder. Asking again for the same weights shares them.
 
@@ -36,6 +41,9 @@ def load_vpt(
         precision: `float32` (IEEE, no TF32), `bfloat16`, `tf32` or `float16` (on CUDA GPUs), or `auto`: bfloat16 on a GPU
             that has it, else float32. Latents are float32 whatever the network computes in.
         layer: `cnn`, `block0` ... `block3`, `final` (what VPT's own heads read) or `all` of these side by side.
+        backend: how it is computed: `auto` is what proves right and fastest on this machine, tried when such a network is
+            loaded for the first time; `plain` is the network as it is defined; on a CPU there are `packed` and `winograd`,
+            on a CUDA GPU `triton`.
 
     What was taken from which files and what was left aside is in the encoder's `report`, and in the log `vpt_gym` at INFO.
 
@@ -43,8 +51,9 @@ def load_vpt(
         WeightsError: the weights cannot be found, trusted, or are not a whole VPT network.
         OptionError: an option has no such value, or the device is not there.
     """
-    weights = shared_weights(source, device, precision)
-    return VPTEncoder(weights, source, {"device": str(device), "precision": precision, "layer": layer})
+    weights = shared_weights(source, device, precision, backend)
+    options = {"device": str(device), "precision": precision, "layer": layer, "backend": backend}
+    return VPTEncoder(weights, source, options)
 
 
 class VPTEncoder(EncoderBase):
@@ -54,7 +63,7 @@ class VPTEncoder(EncoderBase):
 
     Attributes:
         source: the string that `load_encoder` was given.
-        options: the keyword arguments that it was given (device, precision, layer), as given.
+        options: the keyword arguments that it was given (device, precision, layer, backend), as given.
         network: the network and the choice of its layer.
         config: sizes of the network.
         latent_size: length of one latent: 2048 for the 2x network's final layer.

@@ -12,8 +12,9 @@ from vpt_gym.config import VPTConfig
 
 __all__ = ["FrameEncoder", "ResidualBlock", "Stack"]
 
-_FRAMES_PER_PASS: Final = {"cpu": 8, "cuda": 256}
-"""Frames that run through these operators at once: enough to fill the device, few enough to bound the activations."""
+_LARGEST_ACTIVATION: Final = {"cpu": 16 * 2**20, "cuda": 2 * 2**30}
+"""Bytes of the largest activation of frames that run through these operators at once: enough to fill the device, little enough
+for a CPU's last-level cache, or to bound a GPU's memory."""
 
 
 def _conv(in_channels: int, out_channels: int, *, bias: bool = False) -> nn.Conv2d:
@@ -78,8 +79,11 @@ class FrameEncoder(nn.Module):
 
     def forward(self, frames_nhwc: Tensor) -> Tensor:
         """uint8 [N, frame_size, frame_size, 3] -> [N, hidden_size] in the weights' precision."""
-        passes = torch.split(frames_nhwc, _FRAMES_PER_PASS.get(frames_nhwc.device.type, len(frames_nhwc)))
-        return torch.cat([self._pass(piece_nhwc) for piece_nhwc in passes])
+        opening = self.stacks[0]
+        assert isinstance(opening, Stack)
+        of_frame = frames_nhwc.shape[1] * frames_nhwc.shape[2] * opening.first.weight[:, 0, 0, 0].nbytes
+        count = max(1, _LARGEST_ACTIVATION[frames_nhwc.device.type] // of_frame)
+        return torch.cat([self._pass(piece_nhwc) for piece_nhwc in torch.split(frames_nhwc, count)])
 
     def _pass(self, frames_nhwc: Tensor) -> Tensor:
         # Dividing in float32, before any rounding to a shorter type, is what VPT was trained with (`ImgPreprocessing`).

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator
 
 import pytest
@@ -10,8 +11,8 @@ from torch import Tensor
 
 from tests.support.network import random_net
 from vpt_gym.config import VPTConfig
-from vpt_gym.nn import Memory, attention
-from vpt_gym.nn.attention import Attention, SingleStep
+from vpt_gym.nn import Memory, VPTNet, attention, trial
+from vpt_gym.nn.attention import Attention, Block, SingleStep
 from vpt_gym.nn.cuda import attend_single
 from vpt_gym.nn.state import Window
 
@@ -46,10 +47,11 @@ class Stepper:
         self.layer, self.memory, self.how = layer, memory, how
 
     def __call__(self, x_bc: Tensor, first_b: Tensor, rows_b: Tensor | None) -> Tensor:
-        window = Window.of(self.memory, first_b[:, None], rows_b)
+        memory = self.memory
+        window = Window.of(memory, first_b[:, None], rows_b, written_first=True)
         self.layer.single_step = self.how
-        out_btc, _, _ = self.layer(x_bc[:, None], self.memory.keys_lbhmd[0], self.memory.values_lbhmd[0], window)
-        window.commit(self.memory)
+        out_btc, _, _ = self.layer(x_bc[:, None], memory.keys_lbhmd[0], memory.values_lbhmd[0], window)
+        self.memory = window.after(memory, memory.keys_lbhmd, memory.values_lbhmd)
         return out_btc[:, 0]
 
 
@@ -128,3 +130,25 @@ def test_what_a_row_may_not_see_has_no_part_in_it() -> None:
     for _ in range(2 * CONFIG.memory):
         out_bc = stepper(torch.randn((ROWS, CONFIG.hidden_size), generator=generator), torch.zeros(ROWS).bool(), None)
         assert out_bc.isfinite().all()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+def test_it_passes_the_proof_that_it_meets_on_a_gpu(dtype: torch.dtype) -> None:
+    """With its matrix of four in one, over a memory with resets and NaN; and one that reads too old a frame does not."""
+    net = VPTNet.from_tensors(
+        CONFIG, {name: value.to(dtype) for name, value in random_net(CONFIG).state_dict().items()}
+    )
+    block = random_net(CONFIG).blocks[0].to(dtype)
+    assert isinstance(block, Block)
+    block.attention.fuse()
+    block.attention.single_step = attend_single
+    precision = str(dtype).removeprefix("torch.")
+    assert trial.of_blocks(net, precision, {"triton": lambda: block}, quick=True).refused == {}
+
+    def too_old(*given: object) -> Tensor:
+        *rest, window = given
+        assert isinstance(window, Window)
+        return attend_single(*rest, dataclasses.replace(window, seen_b=window.seen_b + 1))
+
+    block.attention.single_step = too_old
+    assert "differs" in trial.of_blocks(net, precision, {"triton": lambda: block}, quick=True).refused["triton"]

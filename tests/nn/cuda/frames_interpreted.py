@@ -9,7 +9,7 @@ import torch
 from torch.nn.functional import cosine_similarity
 
 from tests.support.network import SMALL, random_net
-from vpt_gym.nn import VPTNet
+from vpt_gym.nn import VPTNet, trial
 from vpt_gym.nn.cuda import TritonFrameEncoder
 
 
@@ -50,3 +50,8 @@ def test_short_precisions(dtype: torch.dtype, cosine: float) -> None:
     found = TritonFrameEncoder(net_in(dtype).cnn)(frames(1))
     assert found.dtype == dtype
     assert float(cosine_similarity(exact, found.float()).min()) > cosine
+
+
+def test_it_passes_the_proof_that_it_meets_on_a_gpu() -> None:
+    net = net_in(torch.float32)
+    assert trial.of_frames(net, "float32", {"triton": lambda: TritonFrameEncoder(net.cnn)}, quick=True).refused == {}

@@ -124,7 +124,7 @@ def on_vpt_gym(kind: Kind, device: torch.device) -> tuple[Callable[[int], RowMem
     del checkpoint, tensors  # what replaces a tensor is made beside it
     network = LatentNetwork(net, LatentChoice(config, "final"), "float32")
     with arithmetic(device, "float32"):
-        backend = accelerate(net)
+        backend = accelerate(net, "float32")
         if isinstance(kind, SteveKind):
             theirs = policy.net.mineclip_embed_linear
             embed = nn.Linear(theirs.in_features, theirs.out_features, device=device)

@@ -1,4 +1,4 @@
-"""The convolutional half on a CPU: the same function as `nn.cnn.FrameEncoder`, arranged for the cache and for oneDNN."""
+"""The convolutional half on a CPU by Winograd's algorithm: the same function as `nn.cnn.FrameEncoder`."""
 
 from __future__ import annotations
 
@@ -9,14 +9,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vpt_gym.config import FRAME_SIZE
 from vpt_gym.nn.cnn import FrameEncoder, ResidualBlock, Stack
 from vpt_gym.nn.cpu.norm import normalise
 from vpt_gym.nn.cpu.onednn import PackedConv, PackedLinear
 from vpt_gym.nn.cpu.scratch import Scratch
-from vpt_gym.nn.cpu.winograd import WinogradConv, tiles
+from vpt_gym.nn.cpu.winograd import TILE, WinogradConv, tiles
 
-__all__ = ["CPUFrameEncoder"]
+__all__ = ["CPUFrameEncoder", "not_in_tiles"]
 
 _LARGEST_ACTIVATION: Final = 8 * 2**20
 """Bytes of the largest activation in a pass through one stack: about a core's share of the last-level cache. Larger
@@ -24,6 +23,14 @@ passes wait for memory, the first stack's above all, whose activations are the l
 
 _FRAMES: Final = 16
 """Frames that go from one stack to the next together: enough for the passes of the last one, few enough to bound the memory."""
+
+
+def not_in_tiles(frame_size: int) -> str | None:
+    """Why frames of this size cannot be cut into Winograd's tiles behind every stack; None when they can."""
+    side = 8 * TILE
+    if frame_size % side:
+        return f"Winograd's tiles do not divide frames of {frame_size}x{frame_size}: the side is no multiple of {side}"
+    return None
 
 
 class _Stack:
@@ -36,17 +43,15 @@ class _Stack:
         self._pool_norm = stack.pool_norm
         self._opening: PackedConv | None = None
         self._first: WinogradConv | None = None
-        example_nhw = self._frames, size, size
         if isinstance(stack.first_norm, nn.GroupNorm):
-            self._first = WinogradConv(stack.first_norm, weight, example_nhw)
+            self._first = WinogradConv(stack.first_norm, weight, size)
         else:
-            self._opening = PackedConv(weight, stack.first.bias, example_nhw, groups=1)
-        halved_nhw = self._frames, size // 2, size // 2
+            self._opening = PackedConv(weight, stack.first.bias, (self._frames, size, size), groups=1)
         self._blocks: list[tuple[WinogradConv, WinogradConv]] = []
         for block in stack.blocks:
             assert isinstance(block, ResidualBlock)
-            conv0 = WinogradConv(block.norm0, block.conv0.weight, halved_nhw)
-            conv1 = WinogradConv(block.norm1, block.conv1.weight, halved_nhw)
+            conv0 = WinogradConv(block.norm0, block.conv0.weight, size // 2)
+            conv1 = WinogradConv(block.norm1, block.conv1.weight, size // 2)
             self._blocks.append((conv0, conv1))
 
     def __call__(self, x_nhwc: Tensor, scratch: Scratch) -> Tensor:
@@ -71,20 +76,19 @@ class _Stack:
 class CPUFrameEncoder(nn.Module):
     """Frames to vectors, each frame by itself; made from a `FrameEncoder`, which may be thrown away then."""
 
-    def __init__(self, frames: FrameEncoder) -> None:
+    def __init__(self, frames: FrameEncoder, frame_size: int) -> None:
         super().__init__()
-        size, self._stacks = FRAME_SIZE, []
-        for stack in frames.stacks:
+        self._stacks = []
+        for i, stack in enumerate(frames.stacks):
             assert isinstance(stack, Stack)
-            self._stacks.append(_Stack(stack, size))
-            size //= 2
+            self._stacks.append(_Stack(stack, frame_size >> i))
         self._dense_norm, self._linear_norm = frames.dense_norm, frames.linear_norm
         self._dense, self._linear = PackedLinear.of(frames.dense), PackedLinear.of(frames.linear)
         self._dtype = frames.dense.weight.dtype
         self._of_thread = threading.local()
 
     def forward(self, frames_nhwc: Tensor) -> Tensor:
-        """uint8 [N, 128, 128, 3] -> [N, hidden_size] in the weights' precision."""
+        """uint8 [N, frame_size, frame_size, 3] -> [N, hidden_size] in the weights' precision."""
         scratch = getattr(self._of_thread, "scratch", None)
         if scratch is None:
             scratch = self._of_thread.scratch = Scratch()
@@ -94,7 +98,7 @@ class CPUFrameEncoder(nn.Module):
         return out
 
     def _convolved(self, frames_nhwc: Tensor, scratch: Scratch) -> Tensor:
-        """uint8 [N, 128, 128, 3] -> [N, flat_size]."""
+        """uint8 [N, frame_size, frame_size, 3] -> [N, flat_size]."""
         x_nhwc = frames_nhwc.to(torch.float32).div_(255).to(self._dtype)
         for stack in self._stacks:
             x_nhwc = stack(x_nhwc, scratch)

@@ -8,7 +8,6 @@ depends on the points is the subject of Barabasz et al. 2018, arXiv 1803.10986.
 
 from __future__ import annotations
 
-import math
 from fractions import Fraction
 
 import torch
@@ -74,14 +73,14 @@ def tiles(x_nhwc: Tensor) -> Tensor:
 class WinogradConv:
     """ReLU(conv(norm(x))) for a 3x3 convolution with zero padding and without bias behind a norm of one group."""
 
-    def __init__(self, norm: nn.GroupNorm, weight_oihw: Tensor, example_nhw: tuple[int, int, int]) -> None:
+    def __init__(self, norm: nn.GroupNorm, weight_oihw: Tensor, size: int) -> None:
+        """For frames of this height and width, a multiple of 4."""
         a, g, b = transforms()
         dtype = weight_oihw.dtype
         weight_xxoi = torch.einsum("xh,yw,oihw->xyoi", g, g, weight_oihw.double()).to(dtype)
         # The products over channels are 36 matrix products side by side: a 1x1 convolution in 36 groups.
-        count = math.prod(example_nhw) // TILE**2
         weight_oihw = weight_xxoi.flatten(0, 2)[:, :, None, None]
-        self._products = PackedConv(weight_oihw, None, (1, count, 1), groups=_WINDOW**2)
+        self._products = PackedConv(weight_oihw, None, (1, size**2 // TILE**2, 1), groups=_WINDOW**2)
         self._norm = norm
         self._into_xx = torch.kron(b, b).to(dtype).contiguous()
         self._back_yx = torch.kron(a, a).to(dtype).contiguous()
@@ -90,7 +89,7 @@ class WinogradConv:
         """N frames.
 
         Args:
-            x: [N, H, W, C], contiguous, H and W multiples of 4; or [N, H/4, W/4, 4, 4, C], in tiles, as this call returns it.
+            x: [N, H, W, C], contiguous; or [N, H/4, W/4, 4, 4, C], in tiles, as this call returns it.
             scratch: holds what is returned until the next call with it.
 
         Returns:
@@ -106,11 +105,18 @@ class WinogradConv:
         frame, row, pixel, _ = padded.stride()
         shape = (frames, rows, columns, _WINDOW, _WINDOW, channels)
         windows = padded.as_strided(shape, (frame, TILE * row, TILE * pixel, row, pixel, 1))
-        count = frames * rows * columns
-        gathered = scratch.take("gathered", shape, x.dtype).copy_(windows)
+        count = rows * columns
+        gathered = scratch.take("gathered", shape[1:], x.dtype)
         data = scratch.take("data", (count, _WINDOW**2, channels), x.dtype)
-        torch.bmm(self._into_xx.expand(count, -1, -1), gathered.view(data.shape), out=data)
-        products = self._products(data.view(1, count, 1, -1)).view(count, _WINDOW**2, -1)
-        result = scratch.take("result", (count, TILE**2, products.shape[2]), x.dtype)
-        torch.bmm(self._back_yx.expand(count, -1, -1), products, out=result)
+        result: Tensor | None = None
+        # A frame at a time: what lies between the transforms stays in the cache. And oneDNN lays the weights out by the number
+        # of tiles; were it another one now and then, it would lay them out anew in each such call, which takes 0.1 s.
+        for i in range(frames):
+            gathered.copy_(windows[i])
+            torch.bmm(self._into_xx.expand(count, -1, -1), gathered.view(data.shape), out=data)
+            products = self._products(data.view(1, count, 1, -1)).view(count, _WINDOW**2, -1)
+            if result is None:
+                result = scratch.take("result", (frames, count, TILE**2, products.shape[2]), x.dtype)
+            torch.bmm(self._back_yx.expand(count, -1, -1), products, out=result[i])
+        assert result is not None
         return result.relu_().view(frames, rows, columns, TILE, TILE, -1)

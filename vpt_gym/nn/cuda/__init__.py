@@ -12,16 +12,14 @@ from vpt_gym.nn.cuda.graph import StepGraphs
 
 if TYPE_CHECKING:
     from vpt_gym.nn.cuda.attention import attend_single
-    from vpt_gym.nn.cuda.availability import probe, rehearse, unavailable
+    from vpt_gym.nn.cuda.availability import unavailable
     from vpt_gym.nn.cuda.frames import TritonFrameEncoder
 
-__all__ = ["StepGraphs", "TritonFrameEncoder", "attend_single", "probe", "rehearse", "unavailable"]
+__all__ = ["StepGraphs", "TritonFrameEncoder", "attend_single", "unavailable"]
 
 _HOMES = {
     "TritonFrameEncoder": "vpt_gym.nn.cuda.frames",
     "attend_single": "vpt_gym.nn.cuda.attention",
-    "probe": "vpt_gym.nn.cuda.availability",
-    "rehearse": "vpt_gym.nn.cuda.availability",
     "unavailable": "vpt_gym.nn.cuda.availability",
 }
 

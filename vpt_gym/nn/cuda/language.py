@@ -20,7 +20,7 @@ try:
     triton = importlib.import_module("triton")
     tl = importlib.import_module("triton.language")
 except ModuleNotFoundError:
-    MISSING = "triton is not installed"  # builds of torch for CUDA on Linux bring it along
+    MISSING = "triton is not installed: pip install triton"  # builds of torch for CUDA on Linux bring it along
 except (ImportError, OSError) as error:
     MISSING = f"triton cannot be imported ({error})"
 
