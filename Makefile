@@ -9,6 +9,10 @@ ARGS ?=
 DEMO ?= VizdoomBasic-v1 --encoder random:tiny --env-arg frame_skip=4 --n-envs 8 --steps 24000
 RUN := runs/demo-$(shell date +%Y%m%d-%H%M%S)
 
+# What `make quick` runs: every room but MineStudio's policies and simulator, whole trainings, benchmarks and the docs.
+QUICK := $(wildcard tests/encoders/*.py tests/*_imports.py tests/test_p*sion.py tests/test_resize.py) tests/nn/test_memory.py \
+	tests/nn/test_window.py tests/nn/test_gradients.py tests/wrappers tests/weights tests/running tests/training/test_config.py
+
 BIN := $(VENV)/bin
 OVERRIDES := requirements/minestudio-overrides.txt
 UV_INSTALL = $(BIN)/uv pip install --quiet --python $(BIN)/python --constraint $(PINS)
@@ -19,7 +23,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PIP_ROOT_USER_ACTION := ignore
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-avx2 test-oldest env lint types contract lock clean
+.PHONY: help demo test quick test-avx2 test-oldest env lint types contract lock clean
 
 help:  ## show this list
 	@echo "make <target> [PYTHON=python3.12] [ARGS=\"...\"]"
@@ -37,6 +41,9 @@ test: $(VENV)/.full  ## run every test, MineStudio's parity included (ARGS go to
 test-avx2: $(VENV)/.full  ## run the network's tests as a CPU without AVX-512 would
 	@ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2 MKL_ENABLE_INSTRUCTIONS=AVX2 VPT_GYM_EXPECT_AVX2=1 \
 		$(BIN)/python -m pytest tests/nn $(ARGS)
+
+quick: $(VENV)/.full  ## the tests of one's daily work, in under two minutes (ARGS go to pytest)
+	@$(BIN)/python -m pytest -q $(QUICK) $(ARGS)
 
 test-oldest:  ## the same on the oldest supported releases, without MineStudio: PYTHON=python3.10
 	@$(MAKE) --no-print-directory VENV=.venv-oldest PINS=requirements/oldest.txt .venv-oldest/.oldest
@@ -91,10 +98,10 @@ $(VENV)/.demo: $(VENV)/.torch pyproject.toml
 
 $(VENV)/.full: $(VENV)/.torch pyproject.toml $(OVERRIDES)
 	@echo "[3/3] vpt_gym, ViZDoom, MineStudio and the test tools"
-	@$(UV_INSTALL) --override $(OVERRIDES) --editable '.[vizdoom,minestudio,contrib]' --group dev
+	@$(UV_INSTALL) --override $(OVERRIDES) --editable '.[all,minestudio]' --group dev
 	@touch $@ $(VENV)/.demo
 
 $(VENV)/.oldest: $(VENV)/.torch pyproject.toml
 	@echo "[3/3] vpt_gym, ViZDoom and the test tools"
-	@$(UV_INSTALL) --editable '.[vizdoom,contrib]' --group dev
+	@$(UV_INSTALL) --editable '.[all]' --group dev
 	@touch $@

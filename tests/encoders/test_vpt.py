@@ -155,7 +155,7 @@ class TestFrames:
     def test_resize_is_bilinear(self) -> None:
         frame = pictures(360, 640, 3)
         expected = cv2.resize(frame, (128, 128), interpolation=cv2.INTER_LINEAR)
-        assert np.array_equal(resize(frame[None])[0], expected)
+        assert np.array_equal(resize(frame[None], 128)[0], expected)
         area = cv2.resize(frame, (128, 128), interpolation=cv2.INTER_AREA)
         assert not np.array_equal(expected, area)
 
