@@ -2,11 +2,29 @@
 
 from __future__ import annotations
 
-from numbers import Integral
+import math
+from numbers import Integral, Real
 
 from vpt_gym.errors import OptionError
 
-__all__ = ["check_count"]
+__all__ = ["check_count", "is_between", "is_count", "is_whole"]
+
+
+def is_whole(value: object) -> bool:
+    """Whether it is a whole number; Python's True is one, but nobody who writes it means 1."""
+    return isinstance(value, Integral) and not isinstance(value, bool)
+
+
+def is_count(value: object) -> bool:
+    """Whether it is a whole number of 1 or more."""
+    return isinstance(value, Integral) and is_whole(value) and int(value) >= 1
+
+
+def is_between(value: object, low: float, high: float = math.inf) -> bool:
+    """Whether it is a finite number from `low` to `high`, both included; NaN is not."""
+    if not isinstance(value, Real) or isinstance(value, bool):
+        return False
+    return math.isfinite(value) and low <= float(value) <= high
 
 
 def check_count(name: str, value: object) -> int:
@@ -15,6 +33,6 @@ def check_count(name: str, value: object) -> int:
     Raises:
         OptionError: it is none.
     """
-    if isinstance(value, bool) or not isinstance(value, Integral) or value < 1:
+    if not isinstance(value, Integral) or not is_count(value):
         raise OptionError(f"{name} must be a positive whole number, not {value!r}.")
     return int(value)

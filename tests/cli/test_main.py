@@ -95,7 +95,12 @@ def test_mistakes_of_use_exit_2(capsys: pytest.CaptureFixture[str]) -> None:
     assert "'64,x' is not a list of layer widths" in misused(capsys, *train, "--net-arch", "64,x")
     assert "'2' is not a number from 0 to 1" in misused(capsys, *train, "--gamma", "2")
     assert "'0' is not a number above 0" in misused(capsys, *train, "--learning-rate", "0")
-    assert "invalid choice" in misused(capsys, *train, "--algo", "td3")
+    assert "'td3' is not one of ppo, a2c, dqn, sac" in misused(capsys, *train, "--algo", "td3")
+    assert "layer is given twice" in misused(capsys, *train, "--layer", "cnn", "--encoder-arg", "layer=final")
+    assert "'layer' is not KEY=VALUE" in misused(capsys, *train, "--encoder-arg", "layer")
+    assert "seed must be from 0 to" in misused(capsys, *train, "--seed", "5000000000")
+    assert "PPO has no buffer_size" in misused(capsys, *train, "--buffer-size", "9")
+    assert "= 512 is not a multiple of 7" in misused(capsys, *train, "--batch-size", "7")
     assert "must end in .gif or .mp4" in misused(capsys, "eval", "x", "--video", "film.avi")
     assert "unrecognized arguments: --stepz" in misused(capsys, *train, "--stepz", "1")
 
@@ -108,11 +113,11 @@ def test_errors_are_one_line(capsys: pytest.CaptureFixture[str], tmp_path: Path)
     assert not (tmp_path / "a").exists()
     (tmp_path / "used").write_text("")
     assert "name a new one with --run" in refused(capsys, "train", ENV_ID, *encoder, "--run", str(tmp_path))
-    assert "seed must be from 0 to" in refused(
-        capsys, "train", ENV_ID, *encoder, "--seed", "5000000000", "--run", str(tmp_path / "a")
+    assert "this kind of encoder are device, precision, layer" in refused(
+        capsys, "train", ENV_ID, *encoder, "--encoder-arg", "width=3", "--run", str(tmp_path / "a")
     )
+    assert "layer must be one of cnn" in refused(capsys, "inspect", "random:tiny", "--layer", "top")
     assert not (tmp_path / "a").exists()
-    assert "PPO has no buffer_size" in refused(capsys, "train", ENV_ID, *encoder, "--buffer-size", "9")
     assert "holds no config.json" in refused(capsys, "eval", str(tmp_path))
     assert "random:nano" in refused(capsys, "inspect", "random:nano")
 

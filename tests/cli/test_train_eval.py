@@ -25,7 +25,7 @@ def test_train_then_eval(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> 
     assert main(["train", ENV_ID, *SMALL, "--steps", "128", "--run", str(run), "--video", "mp4"]) == 0
     out = capsys.readouterr().out
     lines = out.splitlines()
-    assert lines[0] == f"{ENV_ID}: PPO on VPT latents, 128 steps"
+    assert lines[0] == f"{ENV_ID}: PPO on latents, 128 steps"
     assert "UNTRAINED" in out
     assert "frame_skip=2" in out
     assert "training     128 of 128 steps" in out

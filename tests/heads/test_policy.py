@@ -272,7 +272,7 @@ def test_stacked_latents_do_not_fit() -> None:
     ],
 )
 def test_actions_that_do_not_fit(action_space: gym.Space[Any]) -> None:
-    message = "the heads have 6 buttons and 3 camera bins, in this order, but the action space is "
+    message = "the heads have 6 buttons and 3 camera, in this order, but the action space is "
     with pytest.raises(VPTGymError, match=message) as caught:
         build(env=Fixed(BOX, action_space))
     assert "use vpt_gym/Minecraft-v0 or FlattenDictAction" in str(caught.value)

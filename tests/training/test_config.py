@@ -7,7 +7,7 @@ import sys
 import numpy as np
 import pytest
 
-from vpt_gym.errors import VPTGymError
+from vpt_gym.errors import OptionError, VPTGymError
 from vpt_gym.training import ALGORITHMS, TrainingConfig
 from vpt_gym.training.config import EVALUATION_SEED
 
@@ -21,6 +21,7 @@ def test_a_config_survives_json() -> None:
         env_kwargs={"frame_skip": 4, "name": "x", "deep": {"a": [1, None]}},
         algo="dqn",
         keep=("compass",),
+        encoder_options={"layer": "cnn", "sizes": [1, 2]},
         net_arch=(64, 32),
         hyperparameters={"gamma": 0.9},
     )
@@ -49,25 +50,31 @@ def test_a_config_of_another_version_is_refused(change: dict[str, object]) -> No
     [
         ({"algo": "td3"}, "ppo, a2c, dqn, sac"),
         ({"video": "avi"}, "gif, mp4, none"),
-        ({"steps": 0}, "steps must be 1 or more"),
+        ({"steps": 0}, "steps must be a whole number of 1 or more"),
         ({"seed": -1}, "seed must be from 0 to 4293967286, not -1"),
         ({"seed": 4293967287}, "seed must be from 0 to"),
         ({"net_arch": (64, 0)}, "net_arch"),
+        ({"steps": 1.5}, "steps must be a whole number of 1 or more, such as 24000 or 1e5, not 1.5"),
+        ({"n_envs": True}, "n_envs must be"),
+        ({"env_kwargs": {"map": object()}}, "env_kwargs must be an object of JSON values"),
+        ({"hyperparameters": {"gamma": 1.5}}, "gamma must be a number from 0 to 1, not 1.5"),
+        ({"hyperparameters": {"learning_rate": float("nan")}}, "learning_rate must be a number above 0"),
         ({"algo": "dqn", "hyperparameters": {"n_epochs": 3}}, "DQN has no n_epochs; it takes learning_rate"),
         ({"n_envs": 3, "hyperparameters": {"n_steps": 10, "batch_size": 7}}, "= 30 is not a multiple of 7"),
     ],
 )
 def test_impossible_values_are_refused(changes: dict[str, object], message: str) -> None:
-    with pytest.raises(VPTGymError, match=message):
+    with pytest.raises(OptionError, match=message):
         config(**changes)
 
 
 @pytest.mark.parametrize("name", sorted(config().to_dict()))
 @pytest.mark.parametrize("value", [[None], 1.5, {"n_steps": "x"}])
 def test_a_field_of_the_wrong_type_is_named(name: str, value: object) -> None:
-    if name == "env_kwargs" and isinstance(value, dict):
+    if name in {"env_kwargs", "encoder_options"} and isinstance(value, dict):
         return
-    with pytest.raises(VPTGymError, match=f"^{name} must be"):
+    named = "n_steps" if name == "hyperparameters" and isinstance(value, dict) else name
+    with pytest.raises(OptionError, match=f"^{named} must be"):
         TrainingConfig.from_dict({**config().to_dict(), name: value})
 
 

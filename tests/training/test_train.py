@@ -15,7 +15,7 @@ from stable_baselines3 import PPO
 from tests.training.pixel_env import ENV_ID
 from vpt_gym.errors import VPTGymError
 from vpt_gym.rollout.workers import WorkerDiedError
-from vpt_gym.training import Facts, Progress, Reporter, Score, TrainingConfig
+from vpt_gym.training import EvaluationConfig, Facts, Progress, Reporter, Score, TrainingConfig
 from vpt_gym.training.evaluate import evaluate
 from vpt_gym.training.train import TrainingResult, train
 
@@ -44,7 +44,7 @@ def config(**changes: Any) -> TrainingConfig:
     values: dict[str, Any] = {
         "env_id": ENV_ID,
         "encoder": "random:tiny",
-        "layer": "cnn",
+        "encoder_options": {"layer": "cnn"},
         "steps": 192,
         "n_envs": 2,
         "hyperparameters": {"n_steps": 32, "batch_size": 32},
@@ -133,7 +133,7 @@ def test_a_run_tells_how_it_goes(trained: tuple[TrainingResult, Listener]) -> No
 
 def test_the_run_plays_again(trained: tuple[TrainingResult, Listener], tmp_path: Path) -> None:
     folder = trained[0].folder
-    again = evaluate(folder, episodes=3, video=tmp_path / "film.gif", deterministic=True)
+    again = evaluate(EvaluationConfig(folder, episodes=3, video=tmp_path / "film.gif", deterministic=True))
     assert len(again.score.returns) == 3
     assert again.baseline == trained[0].baseline
     assert (tmp_path / "film.gif").is_file()
@@ -142,13 +142,13 @@ def test_the_run_plays_again(trained: tuple[TrainingResult, Listener], tmp_path:
 
 def test_another_encoder_is_refused(trained: tuple[TrainingResult, Listener]) -> None:
     with pytest.raises(VPTGymError, match=r"random:tiny.seed=5 is not the one .* trained on: .* --encoder"):
-        evaluate(trained[0].folder, episodes=1, encoder="random:tiny?seed=5", film=False)
+        evaluate(EvaluationConfig(trained[0].folder, episodes=1, encoder="random:tiny?seed=5", video="none"))
 
 
 @pytest.mark.parametrize("seed", [-1, 2**32 - 1])
 def test_an_impossible_seed_is_refused_before_playing(seed: int, trained: tuple[TrainingResult, Listener]) -> None:
     with pytest.raises(VPTGymError, match=f"seed must be from 0 to 4294967294, not {seed}"):
-        evaluate(trained[0].folder, episodes=2, seed=seed, film=False)
+        evaluate(EvaluationConfig(trained[0].folder, episodes=2, seed=seed, video="none"))
 
 
 def test_the_same_seed_gives_the_same_run_and_it_learns(tmp_path: Path) -> None:

@@ -121,13 +121,11 @@ def test_from_state_dict_copies() -> None:
 
 
 def test_they_know_which_latents_they_read(tmp_path: Path) -> None:
-    """Those of the final layer of these weights, pooled or not; whoever copies them out of a state may say it."""
+    """Those of the final layer of these weights; whoever copies them out of a state may say it."""
     write_safetensors(tmp_path / "model.safetensors", whole())
     encoder = load_encoder(str(tmp_path), device="cpu")
-    assert encoder.heads.latents == encoder.latents_fingerprint == encoder.fingerprint
-    pooled = load_encoder(str(tmp_path), device="cpu", pooling="mean")
-    assert pooled.heads.latents == pooled.latents_fingerprint == encoder.latents_fingerprint != pooled.fingerprint
-    assert load_encoder(str(tmp_path), device="cpu", layer="block1").latents_fingerprint != encoder.latents_fingerprint
+    assert encoder.heads.latents == encoder.fingerprint == encoder.stream(1).fingerprint
+    assert load_encoder(str(tmp_path), device="cpu", layer="block1").fingerprint != encoder.fingerprint
     assert VPTHeads.from_state_dict(random_heads()).latents is None
     heads = VPTHeads.from_state_dict(random_heads(), latents="abc")
     for same in (heads, copy.copy(heads), copy.deepcopy(heads), pickle.loads(pickle.dumps(heads))):
@@ -137,7 +135,7 @@ def test_they_know_which_latents_they_read(tmp_path: Path) -> None:
     assert other.latents == "def"
     assert other == heads, "heads are equal by their tensors"
     assert torch.equal(other.tensor("value_head.linear.bias"), heads.tensor("value_head.linear.bias"))
-    old = VPTHeads(*heads.__reduce__()[1][:4])  # as a pickle of before has it
+    old = VPTHeads(*heads.__reduce__()[1][:5])  # as a pickle without them has it
     assert old.latents is None
 
 

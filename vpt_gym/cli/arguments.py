@@ -1,15 +1,21 @@
-"""Reading values from the command line, and how the help looks."""
+"""A command's arguments, made of declared options: `vpt_gym.running.options`."""
 
 from __future__ import annotations
 
 import argparse
 import json
-import math
 import shutil
-from pathlib import Path
-from typing import Any
+from collections.abc import Callable
+from dataclasses import MISSING, fields
+from functools import partial
+from typing import Any, TypeVar
 
-__all__ = ["Formatter", "add_encoder_device", "count", "env_arg", "fraction", "net_arch", "positive", "video_path"]
+from vpt_gym.errors import OptionError
+from vpt_gym.running.options import COUNT, POSITIVE, Declared, Kind, options_of
+
+__all__ = ["Formatter", "add_command", "add_option", "count", "env_arg", "positive", "record_of"]
+
+T = TypeVar("T")
 
 
 class Formatter(argparse.RawDescriptionHelpFormatter):
@@ -17,6 +23,118 @@ class Formatter(argparse.RawDescriptionHelpFormatter):
 
     def __init__(self, prog: str) -> None:
         super().__init__(prog, max_help_position=28, width=min(shutil.get_terminal_size().columns, 112) - 2)
+
+
+def add_command(
+    commands: argparse._SubParsersAction[argparse.ArgumentParser],
+    name: str,
+    record: type,
+    run: Callable[[argparse.Namespace], int],
+    *,
+    summary: str,
+    description: str,
+    examples: str,
+) -> dict[str, Any]:
+    """Adds a command whose arguments are the options of a dataclass; the groups of arguments by their headings."""
+    parser = commands.add_parser(
+        name,
+        help=summary,
+        description=description,
+        epilog=examples,
+        formatter_class=Formatter,
+        allow_abbrev=False,
+        # What is not given stays away from the namespace, and the record's own default holds.
+        argument_default=argparse.SUPPRESS,
+    )
+    parser.set_defaults(run=run, parser=parser)
+    groups: dict[str, Any] = {"": parser}
+    for declared in options_of(record):
+        heading = declared.option.group
+        if heading not in groups:
+            groups[heading] = parser.add_argument_group(heading)
+        add_option(groups[heading], declared)
+    return groups
+
+
+def record_of(record: type[T], arguments: argparse.Namespace) -> T:
+    """The dataclass's object that the arguments describe; leaves with a sentence and exit code 2 if they cannot be."""
+    names = {each.name for each in fields(record)}  # type: ignore[arg-type]  # a dataclass, which typing has no word for
+    try:
+        return record(**{name: value for name, value in vars(arguments).items() if name in names})
+    except OptionError as error:
+        parser: argparse.ArgumentParser = arguments.parser
+        parser.error(str(error))
+
+
+def add_option(group: Any, declared: Declared) -> None:
+    """Adds the argument of one option, or those of its entries."""
+    name, kind, default, option = declared
+    for key, entry in option.entries.items():
+        part = Declared(key, str, None, entry)
+        group.add_argument(_flag(key), dest=name, action=_Entry, type=partial(_entry, part), **_looks(part))
+    if option.flag == "":
+        return
+    settings = _looks(declared)
+    if kind is bool:
+        del settings["metavar"]
+        settings["action"] = argparse.BooleanOptionalAction if default else "store_true"
+    elif kind is dict:
+        settings |= {"action": _Entry, "type": env_arg}
+    elif kind is tuple and option.kind is None:
+        settings["action"] = "append"
+    else:
+        settings["type"] = partial(_value, declared.kind)
+    flag = option.flag or _flag(name)
+    if flag.startswith("-"):
+        group.add_argument(flag, dest=name, required=default is MISSING, **settings)
+    else:
+        group.add_argument(name, **{**settings, "metavar": flag})
+
+
+class _Entry(argparse.Action):
+    """Puts one key and its value into the dict of an option, each key once."""
+
+    def __call__(self, parser: Any, namespace: Any, values: Any, option_string: str | None = None) -> None:
+        key, value = values
+        entries = vars(namespace).setdefault(self.dest, {})
+        if key in entries:
+            parser.error(f"argument {option_string}: {key} is given twice")
+        entries[key] = value
+
+
+def _flag(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
+
+
+def _looks(declared: Declared) -> dict[str, Any]:
+    """How an option shows in a help."""
+    _, kind, default, option = declared
+    if kind in (dict, tuple) and option.kind is None:
+        ending = "; repeat for more"
+    elif default is MISSING or default is None or default is False:
+        ending = ""
+    else:
+        shown = "yes" if default is True else "none" if default == () else default
+        shown = f"{default:,}" if option.kind is COUNT else shown
+        ending = f" (default: {shown})"
+    words = f"{option.help}{ending}".replace("%", "%%")  # argparse formats it
+    return {"help": words, "metavar": option.metavar or declared.kind.metavar}
+
+
+def _value(kind: Kind, text: str) -> Any:
+    """What argparse takes as a `type`: the text's value, or a refusal of the text."""
+    value = kind.read(text)
+    if not kind.fits(value):
+        raise argparse.ArgumentTypeError(f"{text!r} is not {kind.words}")
+    return value
+
+
+def _entry(declared: Declared, text: str) -> tuple[str, Any]:
+    return declared.name, _value(declared.kind, text)
+
+
+count = partial(_value, COUNT)
+positive = partial(_value, POSITIVE)
 
 
 def env_arg(text: str) -> tuple[str, Any]:
@@ -28,68 +146,3 @@ def env_arg(text: str) -> tuple[str, Any]:
         return key, json.loads(value)
     except ValueError:
         return key, value
-
-
-def count(text: str) -> int:
-    """A whole number of 1 or more; 100_000 and 1e5 are understood."""
-    try:
-        number = float(text.replace("_", ""))
-    except ValueError:
-        number = 0.0
-    # Python reads "inf", "nan" and 1e999 as floats too.
-    if not math.isfinite(number) or number < 1 or number != int(number):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of 1 or more, such as 24000 or 1e5")
-    return int(number)
-
-
-def positive(text: str) -> float:
-    """A number above 0."""
-    return _number(text, "a number above 0", lambda x: 0 < x < float("inf"))
-
-
-def fraction(text: str) -> float:
-    """A number from 0 to 1."""
-    return _number(text, "a number from 0 to 1", lambda x: 0 <= x <= 1)
-
-
-def net_arch(text: str) -> tuple[int, ...]:
-    """`64`, `64,64` or `none`."""
-    if text == "none":
-        return ()
-    try:
-        widths = tuple(int(width) for width in text.split(","))
-    except ValueError:
-        widths = (0,)
-    if min(widths) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a list of layer widths such as 64 or 64,64, nor none")
-    return widths
-
-
-def video_path(text: str) -> Path | None:
-    """A path that ends in .gif or .mp4, or `none`."""
-    if text == "none":
-        return None
-    path = Path(text)
-    if path.suffix not in (".gif", ".mp4"):
-        raise argparse.ArgumentTypeError(f"{text!r} must end in .gif or .mp4, or be none")
-    return path
-
-
-def add_encoder_device(parser: argparse._ArgumentGroup, default: str | None, shown: str) -> None:
-    """The option that places the encoder."""
-    parser.add_argument(
-        "--device",
-        default=default,
-        metavar="DEVICE",
-        help=f"where the encoder runs: auto (a CUDA GPU if there is one), cpu, cuda, cuda:1 (default: {shown})",
-    )
-
-
-def _number(text: str, wanted: str, good: Any) -> float:
-    try:
-        number = float(text)
-    except ValueError:
-        number = float("nan")
-    if not good(number):
-        raise argparse.ArgumentTypeError(f"{text!r} is not {wanted}")
-    return number

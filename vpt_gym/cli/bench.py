@@ -14,10 +14,12 @@ from pathlib import Path
 from tqdm import tqdm
 
 from vpt_gym.bench.plan import RIVALS, Plan
-from vpt_gym.cli.arguments import Formatter, add_encoder_device, count, env_arg, positive
+from vpt_gym.cli.arguments import Formatter, add_option, count, env_arg, positive
 from vpt_gym.config import PRECISIONS
 from vpt_gym.errors import VPTGymError
 from vpt_gym.running.files import check_writable, write_json
+from vpt_gym.running.options import Declared
+from vpt_gym.training.config import ENCODER_OPTIONS
 
 __all__ = ["add_parser"]
 
@@ -67,7 +69,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         metavar="KEY=VALUE",
         help="an option of that kind of encoder, as for load_encoder; can be repeated",
     )
-    add_encoder_device(what, None, "auto")
+    add_option(what, Declared("device", str, None, ENCODER_OPTIONS.entries["device"]))
     what.add_argument(
         "--batch",
         dest="batches",

@@ -5,26 +5,26 @@ from __future__ import annotations
 import argparse
 import json
 import math
-from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, field
+from typing import Annotated, Any
 
-from vpt_gym.cli.arguments import Formatter
-
-if TYPE_CHECKING:
-    from vpt_gym.encoders.vpt import VPTEncoder
+from vpt_gym.cli.arguments import add_command, record_of
+from vpt_gym.config import VPTConfig
+from vpt_gym.running.options import Option, check_options
+from vpt_gym.training.config import ENCODER_OPTIONS
 
 __all__ = ["add_parser"]
 
 DESCRIPTION = """\
-Load VPT weights as training would, every check included, and print what they
-are: architecture, parameters, which tensors the network takes and which it
-leaves aside, and the fingerprint of the latents that they give."""
+Load an encoder as training would, every check included, and print what it is:
+the size and the fingerprint of its latents; of VPT also the architecture, the
+parameters, and which tensors the network takes and which it leaves aside."""
 
 EXAMPLES = """\
 examples:
   vpt-gym inspect CraftJarvis/MineStudio_VPT.rl_from_early_game_2x
   vpt-gym inspect foundation-model-1x.weights --json
-  vpt-gym inspect random:tiny"""
+  vpt-gym inspect random:tiny --layer cnn"""
 
 PARTS = (
     ("cnn.stacks.", "convolutions"),
@@ -32,7 +32,7 @@ PARTS = (
     ("blocks.", "transformer blocks"),
     ("", "last layers"),
 )
-"""Parts of the network by how our parameters' names begin; the first that fits counts."""
+"""Parts of VPT's network by how our parameters' names begin; the first that fits counts."""
 
 ARCHITECTURE = {
     "hidden_size": "hidden size",
@@ -45,68 +45,82 @@ ARCHITECTURE = {
 }
 
 
+@dataclass(frozen=True)
+class Inspection:
+    """What `vpt-gym inspect` is asked."""
+
+    source: Annotated[str, Option("an encoder, as for vpt-gym train --encoder", flag="SOURCE")]
+    json: Annotated[bool, Option("print one JSON object, with every tensor's name")] = False
+    encoder_options: Annotated[dict[str, Any], ENCODER_OPTIONS] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        check_options(self)
+
+
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add `inspect` to the commands."""
-    parser = commands.add_parser(
+    add_command(
+        commands,
         "inspect",
-        help="show what a checkpoint holds",
+        Inspection,
+        run,
+        summary="show what an encoder is and what a checkpoint holds",
         description=DESCRIPTION,
-        epilog=EXAMPLES,
-        formatter_class=Formatter,
-        allow_abbrev=False,
+        examples=EXAMPLES,
     )
-    parser.set_defaults(run=run, parser=parser)
-    parser.add_argument("source", metavar="SOURCE", help="weights, as for vpt-gym train --encoder")
-    parser.add_argument("--json", action="store_true", help="print one JSON object, with every tensor's name")
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Load, and print."""
+    asked = record_of(Inspection, arguments)
     from vpt_gym.encoders import load_encoder
 
-    encoder = load_encoder(arguments.source, device="cpu", precision="float32")
-    facts = _facts(encoder)
-    print(json.dumps(facts, indent=2) if arguments.json else _table(facts))
+    encoder: Any = load_encoder(asked.source, **asked.encoder_options)
+    facts = encoder.describe()
+    if facts["kind"] == "vpt":
+        facts |= _vpt_facts(encoder.report, VPTConfig(**facts["architecture"]))
+    encoder.close()
+    print(json.dumps(facts, indent=2) if asked.json else _table(facts))
     return 0
 
 
-def _facts(encoder: VPTEncoder) -> dict[str, Any]:
-    report = encoder.report
-    return {
-        "source": encoder.source,
-        "files": [str(path) for path in report.files],
-        "untrained": report.untrained,
-        "architecture": asdict(encoder.config),
-        "latent_size": encoder.latent_size,
-        "parameters": report.parameters,
-        "parts": _parts(encoder),
-        "taken": list(report.taken),
-        "aside": list(report.aside),
-        "heads": dict(report.heads),
-        "fingerprint": encoder.fingerprint,
-    }
-
-
-def _parts(encoder: VPTEncoder) -> dict[str, dict[str, int]]:
+def _vpt_facts(report: Any, config: VPTConfig) -> dict[str, Any]:
     from vpt_gym.weights import table
 
     parts = {name: {"tensors": 0, "parameters": 0} for _, name in PARTS}
-    for spec in table(encoder.config):
+    for spec in table(config):
         part = parts[next(name for start, name in PARTS if spec.parameter.startswith(start))]
         part["tensors"] += 1
         part["parameters"] += math.prod(spec.shape)
-    return parts
+    return {
+        "files": [str(path) for path in report.files],
+        "parameters": report.parameters,
+        "parts": parts,
+        "taken": list(report.taken),
+        "aside": list(report.aside),
+        "heads": dict(report.heads),
+    }
 
 
 def _table(facts: dict[str, Any]) -> str:
-    files = ", ".join(facts["files"]) or "none: the weights are UNTRAINED, drawn at random"
-    lines = [("source", facts["source"]), ("files", files), ("", "")]
-    lines += [(words, f"{facts['architecture'][name]:,}") for name, words in ARCHITECTURE.items()]
-    lines += [("latent size", f"{facts['latent_size']:,}"), ("", "")]
-    rows = [*facts["parts"].items(), ("all taken", {"tensors": len(facts["taken"]), "parameters": facts["parameters"]})]
-    lines += [(name, f"{part['tensors']:>4} tensors {part['parameters']:>13,} parameters") for name, part in rows]
-    aside = ", ".join(f"{head} {tensors}" for head, tensors in facts["heads"].items())
-    lines += [("left aside", f"{len(facts['aside']):>4} tensors" + (f": {aside}" if aside else "")), ("", "")]
+    lines = [("source", facts["source"])]
+    if "files" in facts:
+        lines.append(("files", ", ".join(facts["files"]) or "none: the weights are UNTRAINED, drawn at random"))
+    elif facts["untrained"]:
+        lines.append(("weights", "UNTRAINED, drawn at random"))
+    options = ", ".join(f"{name}={value}" for name, value in facts["options"].items())
+    lines += [("kind", facts["kind"]), ("options", options or "none")]
+    lines += [(name, str(facts[name])) for name in ("device", "precision", "backend")]
+    lines += [("", "")]
+    if "architecture" in facts:
+        lines += [(words, f"{facts['architecture'][name]:,}") for name, words in ARCHITECTURE.items()]
+    lines += [("frame size", f"{facts['frame_size']}"), ("latent size", f"{facts['latent_size']:,}"), ("", "")]
+    if "parts" in facts:
+        taken = {"tensors": len(facts["taken"]), "parameters": facts["parameters"]}
+        rows = [*facts["parts"].items(), ("all taken", taken)]
+        lines += [(name, f"{part['tensors']:>4} tensors {part['parameters']:>13,} parameters") for name, part in rows]
+        aside = ", ".join(f"{head} {tensors}" for head, tensors in facts["heads"].items())
+        lines += [("left aside", f"{len(facts['aside']):>4} tensors" + (f": {aside}" if aside else "")), ("", "")]
     lines += [("fingerprint", facts["fingerprint"])]
     width = max(len(name) for name, _ in lines)
     return "\n".join(f"{name:<{width}}  {value}".rstrip() for name, value in lines)

@@ -18,8 +18,8 @@ INTERRUPTED = 130
 """Exit code after Ctrl-C, 128 + SIGINT, as shells expect; SIGTERM asks for the same end and gets the same code."""
 
 DESCRIPTION = """\
-Reinforcement learning on VPT latents: every frame of a pixel environment runs
-through a frozen VPT network (Video PreTraining, OpenAI 2022), and a
+Reinforcement learning on latents: every frame of a pixel environment runs
+through a frozen encoder, such as VPT (Video PreTraining, OpenAI 2022), and a
 Stable-Baselines3 algorithm trains a light head on what comes out."""
 
 EXAMPLES = """\
@@ -32,7 +32,7 @@ examples:
       --encoder CraftJarvis/MineStudio_VPT.rl_from_early_game_2x
   Play what was trained, and film it:
     vpt-gym eval runs/VizdoomBasic-v1-20250101-120000
-  See what a checkpoint holds:
+  See what an encoder is and what a checkpoint holds:
     vpt-gym inspect foundation-model-2x.weights
   See how fast this machine is, and what a precision costs:
     vpt-gym bench --encoder random:2x --batch 1,8

@@ -48,11 +48,11 @@ class TerminalReporter(Reporter):
         config = self.config
         arguments = "".join(f", {key}={value!r}" for key, value in config.env_kwargs.items())
         head = " - ".join(str(width) for width in config.net_arch) or "linear"
-        print(f"{config.env_id}: {config.algo.upper()} on VPT latents, {config.planned_steps:,} steps")
+        print(f"{config.env_id}: {config.algo.upper()} on latents, {config.planned_steps:,} steps")
         print(f"  environment  {config.n_envs} in parallel{arguments}, seed {config.seed}")
         print(f"  encoder      {facts.encoder}")
         if facts.untrained:
-            print("               UNTRAINED: random weights, the architecture of VPT without what it learned")
+            print("               UNTRAINED: random weights, an architecture without anything learned")
         print(f"  head         {head}, on the CPU; torch uses {_plural(facts.threads, 'thread')}")
         print(f"  run folder   {facts.folder}", flush=True)
 
@@ -66,14 +66,7 @@ class TerminalReporter(Reporter):
         mean = "-" if progress.mean_return is None else f"{progress.mean_return:+.1f}"
         words = f"{progress.frames_per_second:.0f} frames/s, return {mean}, {_clock(progress.seconds_left)} left"
         if self.live:
-            if progress.steps >= progress.total and self._bar is None:
-                return
-            bar = self._open_bar("training", progress.total, "steps")
-            bar.set_postfix_str(words, refresh=False)
-            bar.update(progress.steps - bar.n)
-            bar.refresh()
-            if progress.steps >= progress.total:
-                self._close_bar()
+            self._move("training", progress.steps, progress.total, "steps", words)
         elif (
             progress.steps - self._line_steps >= LINE_EVERY * progress.total
             or progress.seconds - self._line_seconds >= LINE_SECONDS
@@ -85,24 +78,22 @@ class TerminalReporter(Reporter):
     def playing(self, what: str, done: int, total: int) -> None:
         """Move the bar of an evaluation."""
         if self.live:
-            bar = self._open_bar(what, total, "episodes")
-            bar.update(done - bar.n)
-            bar.refresh()
-            if done >= total:
-                self._close_bar()
+            self._move(what, done, total, "episodes")
 
-    def _open_bar(self, what: str, total: int, unit: str) -> tqdm[Any]:
+    def _move(self, what: str, done: int, total: int, unit: str, words: str = "") -> None:
         if self._bar is None:
+            if done >= total:  # SB3 tells the end of the training once more
+                return
             form = "{desc} {percentage:3.0f}%|{bar}| {n:,}/{total:,} {unit}{postfix}"
+            leave = what == "training"
             self._bar = tqdm(
-                total=total,
-                desc=f"  {what:<12}",
-                unit=unit,
-                bar_format=form,
-                leave=what == "training",
-                dynamic_ncols=True,
+                total=total, desc=f"  {what:<12}", unit=unit, bar_format=form, leave=leave, dynamic_ncols=True
             )
-        return self._bar
+        self._bar.set_postfix_str(words, refresh=False)
+        self._bar.update(done - self._bar.n)
+        self._bar.refresh()
+        if done >= total:
+            self._close_bar()
 
     def _close_bar(self) -> None:
         if self._bar is not None:

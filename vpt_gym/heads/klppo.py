@@ -106,9 +106,7 @@ class KLPPO(PPO):
             env = env.venv
         if not isinstance(env, VecVPTLatent):
             return
-        # An encoder of one's own need not say it.
-        given = getattr(env.encoder, "fingerprint", None)
-        if None not in (given, heads.latents) and given != heads.latents:
+        if heads.latents is not None and env.encoder.fingerprint != heads.latents:
             raise VPTGymError(
                 f"KLPPO: the heads read other latents than {env.encoder!r} gives, whose weights or layer are not those of the "
                 "encoder that they come from: wrap the environment with that encoder, or begin a model with this one's heads."

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from vpt_gym.errors import VPTGymError
+from vpt_gym.errors import OptionError
 
 __all__ = ["check_writable", "write_atomically", "write_json"]
 
@@ -16,17 +16,17 @@ def check_writable(target: Path) -> None:
     """Make the folder of `target` and try to write beside it, so that hours of work are not lost to a wrong path.
 
     Raises:
-        VPTGymError: the folder cannot be made or written to, or `target` is a folder.
+        OptionError: the folder cannot be made or written to, or `target` is a folder.
     """
     if target.is_dir():
-        raise VPTGymError(f"{target} is a folder; name a file in it.")
+        raise OptionError(f"{target} is a folder; name a file in it.")
     attempt = target.with_name(f".{target.name}.attempt")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         attempt.touch()
         attempt.unlink()
     except OSError as error:
-        raise VPTGymError(f"{target} cannot be written: {error.strerror}; name a file in a folder of yours.") from error
+        raise OptionError(f"{target} cannot be written: {error.strerror}; name a file in a folder of yours.") from error
 
 
 def write_atomically(target: Path, write: Callable[[Path], object]) -> None:

@@ -7,7 +7,7 @@ from importlib.metadata import PackageNotFoundError, version
 
 __all__ = ["package_version", "versions"]
 
-PACKAGES = ("vpt-gym", "torch", "stable-baselines3", "gymnasium", "numpy", "vizdoom", "minestudio")
+PACKAGES = ("vpt-gym", "torch", "stable-baselines3", "gymnasium", "numpy", "vizdoom", "minestudio", "timm")
 
 
 def package_version(name: str) -> str | None:

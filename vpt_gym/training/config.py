@@ -1,17 +1,29 @@
-"""Everything that decides a training run, as one frozen record that survives JSON."""
+"""Everything that decides a training run, and an evaluation of one, as frozen records that survive JSON."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
-from types import MappingProxyType
-from typing import Any, Final
+from dataclasses import asdict, dataclass, field, fields, replace
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Any, Final
 
-from vpt_gym.errors import VPTGymError
+from vpt_gym.config import PRECISIONS
+from vpt_gym.errors import OptionError, VPTGymError
+from vpt_gym.running.options import (
+    COUNT,
+    FILM,
+    FRACTION,
+    POSITIVE,
+    WIDTHS,
+    Kind,
+    Option,
+    check_options,
+    documented,
+    one_of,
+)
 
-__all__ = ["ALGORITHMS", "EVALUATION_SEED", "VIDEO_FORMATS", "Algorithm", "TrainingConfig", "check_seed"]
-
-VIDEO_FORMATS: Final = ("gif", "mp4", "none")
+__all__ = ["ALGORITHMS", "ENCODER_OPTIONS", "EVALUATION_SEED", "Algorithm", "EvaluationConfig", "TrainingConfig"]
 
 EVALUATION_SEED: Final = 1_000_000
 """Added to a run's seed for its evaluation and its random policy: both open on episodes that training has not seen."""
@@ -36,124 +48,123 @@ class Algorithm:
 
 
 _ANY_SPACE: Final = ("Box", "Discrete", "MultiDiscrete", "MultiBinary")
+_PPO: Final = {"learning_rate": 1e-3, "n_steps": 64, "batch_size": 64, "n_epochs": 4, "gae_lambda": 0.95}
+_REPLAY: Final = {"gamma": 0.99, "buffer_size": 50_000, "learning_starts": 1_000}
 
-ALGORITHMS: Final[Mapping[str, Algorithm]] = MappingProxyType(
-    {
-        "ppo": Algorithm(
-            _ANY_SPACE,
-            MappingProxyType(
-                {
-                    "learning_rate": 1e-3,
-                    "n_steps": 64,
-                    "batch_size": 64,
-                    "n_epochs": 4,
-                    "gamma": 0.99,
-                    "gae_lambda": 0.95,
-                    "ent_coef": 0.01,
-                }
-            ),
-            on_policy=True,
-        ),
-        "a2c": Algorithm(
-            _ANY_SPACE,
-            MappingProxyType({"learning_rate": 7e-4, "n_steps": 8, "gamma": 0.99, "gae_lambda": 1.0, "ent_coef": 0.01}),
-            on_policy=True,
-        ),
-        "dqn": Algorithm(
-            ("Discrete",),
-            MappingProxyType(
-                {
-                    "learning_rate": 1e-4,
-                    "batch_size": 64,
-                    "gamma": 0.99,
-                    "buffer_size": 50_000,
-                    "learning_starts": 1_000,
-                }
-            ),
-            on_policy=False,
-        ),
-        "sac": Algorithm(
-            ("Box",),
-            MappingProxyType(
-                {
-                    "learning_rate": 3e-4,
-                    "batch_size": 256,
-                    "gamma": 0.99,
-                    "buffer_size": 50_000,
-                    "learning_starts": 1_000,
-                }
-            ),
-            on_policy=False,
-        ),
-    }
-)
+ALGORITHMS: Final[Mapping[str, Algorithm]] = {
+    "ppo": Algorithm(_ANY_SPACE, {**_PPO, "gamma": 0.99, "ent_coef": 0.01}, on_policy=True),
+    "a2c": Algorithm(
+        _ANY_SPACE,
+        {"learning_rate": 7e-4, "n_steps": 8, "gamma": 0.99, "gae_lambda": 1.0, "ent_coef": 0.01},
+        on_policy=True,
+    ),
+    "dqn": Algorithm(("Discrete",), {"learning_rate": 1e-4, "batch_size": 64, **_REPLAY}, on_policy=False),
+    "sac": Algorithm(("Box",), {"learning_rate": 3e-4, "batch_size": 256, **_REPLAY}, on_policy=False),
+}
 """The algorithms of `vpt-gym train`, by the name that `--algo` takes."""
 
 
+_HYPERPARAMETERS: Final[Mapping[str, tuple[str, Kind]]] = {
+    "learning_rate": ("step size of the optimiser", POSITIVE),
+    "n_steps": ("steps in each environment between two updates", COUNT),
+    "batch_size": ("samples in one gradient step", COUNT),
+    "n_epochs": ("passes over each rollout", COUNT),
+    "gamma": ("discount per step", FRACTION),
+    "gae_lambda": ("trade-off of bias and variance in the advantage", FRACTION),
+    "ent_coef": ("weight of the entropy bonus", FRACTION),
+    "buffer_size": ("steps that the replay buffer holds", COUNT),
+    "learning_starts": ("steps before the first update", COUNT),
+}
+
+
+def _defaults(name: str) -> str:
+    return ", ".join(f"{a.defaults[name]:g} {algo}" for algo, a in ALGORITHMS.items() if name in a.defaults)
+
+
+HYPERPARAMETERS: Final = {n: Option(f"{h} (default: {_defaults(n)})", k) for n, (h, k) in _HYPERPARAMETERS.items()}
+"""What algorithms can be told, by Stable-Baselines3's names; each algorithm knows some of them."""
+
+_VPT_OPTIONS: Final = {
+    "layer": "which output of VPT is the latent: cnn, block0 to block3, final (what it takes by itself), or all of them",
+    "precision": f"what the encoder computes in: {', '.join(PRECISIONS)}; by itself auto, bfloat16 on a GPU that has it",
+    "device": "where the encoder runs: cpu, cuda, cuda:1, or by itself auto, a CUDA GPU if there is one",
+}
+
+ENCODER_OPTIONS: Final = Option(
+    "options of that kind of encoder, as vpt_gym.load_encoder takes them, such as layer=cnn; JSON values",
+    group="encoder",
+    flag="--encoder-arg",
+    entries={name: Option(words, metavar=name.upper()) for name, words in _VPT_OPTIONS.items()},
+)
+"""Keyword arguments of `load_encoder`, wherever a command takes an encoder; the everyday ones have flags of their own."""
+
+_SOURCE: Final = """\
+the frozen encoder: VPT weights in a hub repository (owner/name or owner/name@revision), a folder with model.safetensors, a
+.weights or .ckpt file, or random:tiny, random:1x, random:2x, random:3x (untrained; ?seed=1 draws others); an image network:
+timm:<model>, efficientnet-lite0:imagenet; or a kind of your own"""
+
+_encoder = partial(Option, group="encoder")
+_environment = partial(Option, group="environment")
+_learning = partial(Option, group="learning")
+_output = partial(Option, group="output")
+
+
+@documented
 @dataclass(frozen=True)
 class TrainingConfig:
     """One training run, complete: with the same packages and hardware, the same record gives the same run.
 
-    Attributes:
-        env_id: any id that `gymnasium.make` takes, `module:EnvId` included.
-        encoder: source of the frozen VPT network, as `vpt_gym.load_encoder` takes it.
-        env_kwargs: keyword arguments of `gymnasium.make`; JSON values only.
-        algo: a key of `ALGORITHMS`.
-        steps: environment steps, counted over all envs together; on-policy algorithms finish the rollout they are in.
-        n_envs: environments stepped in parallel, each in a process of its own.
-        seed: seeds the environments, the head's weights and its sampling.
-        layer: the network's output that becomes the latent.
-        precision: of the encoder, one of `vpt_gym.config.PRECISIONS`.
-        device: of the encoder, `auto`, `cpu`, `cuda`, ...; the head always trains on the CPU, because it is small.
-        image_key: name of the image in a Dict observation; None finds it.
-        keep: further keys of a Dict observation that the head sees beside the latent.
-        net_arch: widths of the head's hidden layers; empty for a linear policy and a linear value on the latent.
-        normalize: scale latents, and rewards while training, by their running mean and deviation (SB3's VecNormalize).
-        hyperparameters: values that differ from the algorithm's defaults; `resolved` gives all of them.
-        eval_episodes: episodes of the evaluation after training, and of the random policy before it.
-        video: `gif`, `mp4` or `none`.
-
     Raises:
-        VPTGymError: a value is out of range, or a hyperparameter is not one of the algorithm's.
+        OptionError: a value is out of range, or a hyperparameter is not one of the algorithm's.
     """
 
-    env_id: str
-    encoder: str
-    env_kwargs: dict[str, Any] = field(default_factory=dict)
-    algo: str = "ppo"
-    steps: int = 100_000
-    n_envs: int = 8
-    seed: int = 0
-    layer: str = "final"
-    precision: str = "auto"
-    device: str = "auto"
-    image_key: str | None = None
-    keep: tuple[str, ...] = ()
-    net_arch: tuple[int, ...] = ()
-    normalize: bool = True
-    hyperparameters: dict[str, int | float] = field(default_factory=dict)
-    eval_episodes: int = 20
-    video: str = "gif"
+    env_id: Annotated[
+        str, Option("any id of gymnasium.make with pixels to see; module:EnvId imports module first", flag="ENV_ID")
+    ]
+    encoder: Annotated[str, _encoder(_SOURCE, metavar="SOURCE")]
+    encoder_options: Annotated[dict[str, Any], ENCODER_OPTIONS] = field(default_factory=dict)
+    env_kwargs: Annotated[
+        dict[str, Any],
+        _environment("arguments of gymnasium.make, such as frame_skip=4; JSON values", flag="--env-arg"),
+    ] = field(default_factory=dict)
+    n_envs: Annotated[int, _environment("environments in parallel, one process each", COUNT)] = 8
+    image_key: Annotated[
+        str | None, _environment("the image in a Dict observation (default: the only image there is)", metavar="KEY")
+    ] = None
+    keep: Annotated[
+        tuple[str, ...],
+        _environment("other keys of a Dict observation that the head sees beside the latent", metavar="KEY"),
+    ] = ()
+    algo: Annotated[str, _learning("the algorithm", one_of(*ALGORITHMS))] = "ppo"
+    steps: Annotated[int, _learning("environment steps, all environments together", COUNT)] = 100_000
+    seed: Annotated[int, _learning("of environments and head")] = 0
+    net_arch: Annotated[
+        tuple[int, ...],
+        _learning("hidden layers of the head: 64, or 64,64; none puts a linear head on the latent", WIDTHS),
+    ] = ()
+    normalize: Annotated[
+        bool,
+        _learning("scale latents, and rewards in training, by their running mean and deviation (VecNormalize)"),
+    ] = True
+    hyperparameters: Annotated[
+        dict[str, int | float],
+        _learning("those that differ from the algorithm's defaults", flag="", entries=HYPERPARAMETERS),
+    ] = field(default_factory=dict)
+    eval_episodes: Annotated[int, _output("episodes of the evaluation, and of the random policy", COUNT)] = 20
+    video: Annotated[str, _output("the film of the evaluation, a few seconds", one_of("gif", "mp4", "none"))] = "gif"
 
     def __post_init__(self) -> None:
-        if self.algo not in ALGORITHMS:
-            raise VPTGymError(f"algo must be one of {', '.join(ALGORITHMS)}, not {self.algo!r}.")
-        if self.video not in VIDEO_FORMATS:
-            raise VPTGymError(f"video must be one of {', '.join(VIDEO_FORMATS)}, not {self.video!r}.")
-        for name in ("steps", "n_envs", "eval_episodes"):
-            if getattr(self, name) < 1:
-                raise VPTGymError(f"{name} must be 1 or more, not {getattr(self, name)}.")
+        check_options(self)
         # Environment i takes seed + i, and `vpt-gym eval` starts one above the run's own evaluation.
         check_seed(self.seed, EVALUATION_SEED + 1 + self.n_envs)
-        if any(width < 1 for width in self.net_arch):
-            raise VPTGymError(f"net_arch holds widths of 1 or more, not {list(self.net_arch)}.")
         known = ALGORITHMS[self.algo].defaults
-        for name in self.hyperparameters:
+        for name, value in self.hyperparameters.items():
             if name not in known:
-                raise VPTGymError(f"{self.algo.upper()} has no {name}; it takes {', '.join(known)}.")
+                raise OptionError(f"{self.algo.upper()} has no {name}; it takes {', '.join(known)}.")
+            _HYPERPARAMETERS[name][1].check(name, value)
         rollout, batch = self.rollout_steps, self.resolved.get("batch_size")
         if ALGORITHMS[self.algo].on_policy and batch is not None and rollout % batch:
-            raise VPTGymError(
+            raise OptionError(
                 f"batch_size must divide a rollout, but n_steps x n_envs = {rollout} is not a multiple of {batch}; "
                 f"choose another batch_size or n_steps."
             )
@@ -175,12 +186,8 @@ class TrainingConfig:
 
     def to_dict(self) -> dict[str, Any]:
         """The record as JSON values, with all hyperparameters spelled out."""
-        return {
-            **asdict(self),
-            "keep": list(self.keep),
-            "net_arch": list(self.net_arch),
-            "hyperparameters": self.resolved,
-        }
+        values = {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
+        return {**values, "hyperparameters": self.resolved}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> TrainingConfig:
@@ -196,10 +203,42 @@ class TrainingConfig:
                 f"The run's config does not hold exactly the keys of this vpt_gym (it differs in: {odd}); "
                 f"use the vpt_gym version that the config names."
             )
-        for name, value in values.items():
-            if not _fits(name, value):
-                raise VPTGymError(f"{name} must be {_JSON_FIELDS[name]}, not {value!r}.")
-        return cls(**{**values, "keep": tuple(values["keep"]), "net_arch": tuple(values["net_arch"])})
+        return cls(**values)
+
+
+_playing = partial(Option, group="playing")
+_OTHER_THAN_THE_RUNS: Final = "encoder, where other than the run's"
+
+
+@documented
+@dataclass(frozen=True)
+class EvaluationConfig:
+    """Whole episodes with the policy of a run folder, in its environment and on its encoder.
+
+    Raises:
+        OptionError: a value is out of range.
+    """
+
+    folder: Annotated[Path, Option("a run folder of vpt-gym train", flag="RUN")]
+    episodes: Annotated[int, _playing("how many", COUNT)] = 20
+    seed: Annotated[int | None, _playing("of environments and sampling (default: one that training has not used)")] = (
+        None
+    )
+    deterministic: Annotated[
+        bool, _playing("take the likeliest action at every step, instead of sampling, as training does")
+    ] = False
+    video: Annotated[Path | str | None, _playing("the film, .gif or .mp4, or none (default: RUN/eval.gif)", FILM)] = (
+        None
+    )
+    encoder: Annotated[
+        str | None, Option("where the weights of the training are now", group=_OTHER_THAN_THE_RUNS, metavar="SOURCE")
+    ] = None
+    encoder_options: Annotated[dict[str, Any], replace(ENCODER_OPTIONS, group=_OTHER_THAN_THE_RUNS)] = field(
+        default_factory=dict
+    )
+
+    def __post_init__(self) -> None:
+        check_options(self)
 
 
 def check_seed(seed: int, room: int) -> None:
@@ -210,38 +249,7 @@ def check_seed(seed: int, room: int) -> None:
         room: how far above it the seeds reach.
 
     Raises:
-        VPTGymError: it is below 0 or too large.
+        OptionError: it is below 0 or too large.
     """
     if not 0 <= seed < SEEDS - room:
-        raise VPTGymError(f"seed must be from 0 to {SEEDS - room - 1}, not {seed}.")
-
-
-_JSON_FIELDS: Final[Mapping[str, str]] = MappingProxyType(
-    {
-        **dict.fromkeys(("env_id", "encoder", "algo", "layer", "precision", "device", "video"), "a text"),
-        **dict.fromkeys(("steps", "n_envs", "seed", "eval_episodes"), "a whole number"),
-        "env_kwargs": "an object",
-        "image_key": "a text or null",
-        "keep": "a list of texts",
-        "net_arch": "a list of whole numbers",
-        "normalize": "true or false",
-        "hyperparameters": "an object of numbers above or equal to 0, n_steps and batch_size 1 or more",
-    }
-)
-
-
-def _fits(name: str, value: Any) -> bool:
-    """Whether a JSON value has the type of a field; JSON's true is no number, though Python's True is one."""
-    kind = _JSON_FIELDS[name]
-    if kind.startswith("a list"):
-        wanted = str if name == "keep" else int
-        return isinstance(value, list) and all(type(item) is wanted for item in value)
-    if name == "hyperparameters":
-        return isinstance(value, dict) and all(
-            type(number) in (int, float) and number >= (key in ("n_steps", "batch_size"))
-            for key, number in value.items()
-        )
-    if name == "image_key":
-        return value is None or isinstance(value, str)
-    types = {"a text": str, "a whole number": int, "an object": dict, "true or false": bool}
-    return type(value) is types[kind]
+        raise OptionError(f"seed must be from 0 to {SEEDS - room - 1}, not {seed}.")

@@ -11,7 +11,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from vpt_gym.errors import VPTGymError
+from vpt_gym.errors import OptionError, VPTGymError
 from vpt_gym.running.files import write_atomically, write_json
 
 __all__ = ["RunFolder"]
@@ -40,37 +40,37 @@ class RunFolder:
         """A folder that `make` can make: `path`, or `runs/<env>-<time>` under the current directory.
 
         Raises:
-            VPTGymError: there is something at `path` already.
+            OptionError: there is something at `path` already.
         """
         if path is None:
             name = re.sub(r"[^A-Za-z0-9._-]+", "-", env_id.rpartition(":")[2])
             path = Path("runs") / f"{name}-{datetime.now().astimezone():%Y%m%d-%H%M%S}"
         if path.exists() and (not path.is_dir() or any(path.iterdir())):
-            raise VPTGymError(f"The run folder {path} holds something already; name a new one with --run.")
+            raise OptionError(f"The run folder {path} holds something already; name a new one with --run.")
         return cls(path)
 
     def make(self) -> None:
         """Make the folder on disk.
 
         Raises:
-            VPTGymError: the place is not writable.
+            OptionError: the place is not writable.
         """
         try:
             self.path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise VPTGymError(f"The run folder {self.path} cannot be made: {error.strerror}.") from error
+            raise OptionError(f"The run folder {self.path} cannot be made: {error.strerror}.") from error
 
     @classmethod
     def open(cls, path: Path) -> RunFolder:
         """A folder that `vpt-gym train` has left.
 
         Raises:
-            VPTGymError: it holds no config.json or no model.zip.
+            OptionError: it holds no config.json or no model.zip.
         """
         folder = cls(path)
         for needed in (folder.config, folder.model):
             if not needed.is_file():
-                raise VPTGymError(
+                raise OptionError(
                     f"{path} is not a run folder of vpt-gym train: it holds no {needed.name}. "
                     f"Give the folder that the last lines of vpt-gym train name."
                 )

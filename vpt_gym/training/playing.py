@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
-from typing import Any, Protocol
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -14,16 +14,11 @@ from stable_baselines3.common.vec_env import VecEnv
 
 from vpt_gym.running.stopping import StopSignal
 from vpt_gym.training.report import Reporter, Score
+from vpt_gym.training.video import EpisodeRecorder
 
-__all__ = ["play_model", "play_random"]
+__all__ = ["RandomPolicy", "play"]
 
 Array = npt.NDArray[Any]
-
-
-class Watcher(Protocol):
-    """Sees each step of an evaluation, as `evaluate_policy` offers it."""
-
-    def __call__(self, env_index: int, reward: float, done: bool) -> None: ...
 
 
 class RandomPolicy:
@@ -46,66 +41,61 @@ class RandomPolicy:
         return np.stack([np.asarray(self.action_space.sample()) for _ in range(self.num_envs)]), state
 
 
-def play_random(frames: VecEnv, episodes: int, *, seed: int, reporter: Reporter, stop: StopSignal) -> Score:
-    """The random policy's score on environments that still give frames, so that the encoder need not run.
-
-    Raises:
-        Stopped: the user pressed Ctrl-C.
-    """
-    frames.seed(seed)
-    return _play(
-        RandomPolicy(frames, seed), frames, episodes, False, _caller("random policy", episodes, reporter, stop)
-    )
-
-
-def play_model(
-    model: BaseAlgorithm,
+def play(
+    policy: BaseAlgorithm | RandomPolicy,
     venv: VecEnv,
     episodes: int,
     *,
     seed: int,
-    deterministic: bool,
     reporter: Reporter,
     stop: StopSignal,
-    watcher: Watcher | None = None,
-) -> Score:
-    """The model's score over whole episodes, spread over the environments before the first step.
+    deterministic: bool = False,
+    film: Path | None = None,
+    fps: float = 25.0,
+) -> tuple[Score, Path | None]:
+    """The score over whole episodes, spread over the environments before the first step, and a film of some.
 
     With fixed shares per environment (`evaluate_policy`), short episodes don't count more often than long ones.
+
+    Args:
+        policy: acts on what `venv` gives: a model on latents, or `RandomPolicy` on frames, so that the encoder need not run.
+        venv: the environments.
+        episodes: how many.
+        seed: of the environments.
+        reporter: told of each episode's end.
+        stop: looked at after every step.
+        deterministic: take the likeliest action instead of sampling.
+        film: where the film goes, `.gif` or `.mp4`; None for no film.
+        fps: frames per second at which the environment's steps look natural.
+
+    Returns:
+        The score; and `film` if one was made, which takes an environment that renders `rgb_array`.
 
     Raises:
         Stopped: the user pressed Ctrl-C.
     """
-    venv.seed(seed)
-    return _play(model, venv, episodes, deterministic, _caller("evaluation", episodes, reporter, stop, watcher))
-
-
-def _play(
-    policy: BaseAlgorithm | RandomPolicy,
-    venv: VecEnv,
-    episodes: int,
-    deterministic: bool,
-    callback: Callable[[dict[str, Any], dict[str, Any]], None],
-) -> Score:
-    returns, _ = evaluate_policy(
-        policy, venv, episodes, deterministic=deterministic, callback=callback, return_episode_rewards=True
-    )
-    assert isinstance(returns, list)
-    return Score.of(returns)
-
-
-def _caller(
-    what: str, episodes: int, reporter: Reporter, stop: StopSignal, watcher: Watcher | None = None
-) -> Callable[[dict[str, Any], dict[str, Any]], None]:
+    recorder = None
+    if film is not None and venv.render_mode == "rgb_array":
+        # `evaluate_policy` gives the last environments the larger share of the episodes.
+        recorder = EpisodeRecorder(venv, venv.num_envs - 1, fps)
+    what = "random policy" if isinstance(policy, RandomPolicy) else "evaluation"
     done = 0
 
-    def callback(here: dict[str, Any], _: dict[str, Any]) -> None:
+    def after_step(here: dict[str, Any], _: dict[str, Any]) -> None:
         nonlocal done
         stop.check()
-        if watcher is not None:
-            watcher(int(here["i"]), float(here["reward"]), bool(here["done"]))
+        if recorder is not None:
+            recorder(int(here["i"]), float(here["reward"]), bool(here["done"]))
         if here["done"]:
             done += 1
             reporter.playing(what, done, episodes)
 
-    return callback
+    venv.seed(seed)
+    returns, _ = evaluate_policy(
+        policy, venv, episodes, deterministic=deterministic, callback=after_step, return_episode_rewards=True
+    )
+    assert isinstance(returns, list)
+    if recorder is None or film is None:
+        return Score.of(returns), None
+    recorder.save(film)
+    return Score.of(returns), film

@@ -73,7 +73,7 @@ def learning_curve(
             zorder=5,
         )
     source = f"{config.encoder} (untrained encoder)" if untrained else config.encoder
-    axes.set_title(f"{config.env_id}: {config.algo.upper()} on VPT latents\n{source}", fontsize=12)
+    axes.set_title(f"{config.env_id}: {config.algo.upper()} on latents\n{source}", fontsize=12)
     axes.set_xlabel(f"environment steps (all {config.n_envs} environments together)")
     axes.set_ylabel("return per episode")
     axes.set_xlim(0, max(steps, 1) * 1.03)

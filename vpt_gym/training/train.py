@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from dataclasses import asdict, dataclass
+from contextlib import closing
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,24 +14,21 @@ from stable_baselines3.common.logger import CSVOutputFormat, Logger, TensorBoard
 from stable_baselines3.common.vec_env import VecNormalize
 
 from vpt_gym.encoders import load_encoder
-from vpt_gym.encoders.vpt import VPTEncoder
-from vpt_gym.rollout.make import make_latent_vec_env
-from vpt_gym.rollout.workers import WorkerDiedError, WorkerVecEnv
+from vpt_gym.rollout.workers import WorkerDiedError
 from vpt_gym.running.files import write_atomically
 from vpt_gym.running.stopping import Stopped, StopSignal
 from vpt_gym.running.versions import versions
 from vpt_gym.training.algorithms import build_model, normalized
 from vpt_gym.training.callback import TrainingCallback
 from vpt_gym.training.config import ALGORITHMS, EVALUATION_SEED, TrainingConfig
-from vpt_gym.training.environments import EnvFacts, check_env
+from vpt_gym.training.environments import check_env, latent_envs
 from vpt_gym.training.folder import RunFolder
-from vpt_gym.training.playing import play_model, play_random
+from vpt_gym.training.playing import RandomPolicy, play
 from vpt_gym.training.plot import learning_curve
 from vpt_gym.training.report import Facts, Reporter, Score
-from vpt_gym.training.video import EpisodeRecorder
 from vpt_gym.wrappers.sb3 import VecVPTLatent
 
-__all__ = ["TrainingResult", "describe_encoder", "encoder_words", "train"]
+__all__ = ["TrainingResult", "train"]
 
 
 @dataclass(frozen=True)
@@ -79,48 +77,14 @@ def train(config: TrainingConfig, run: Path | None = None, reporter: Reporter | 
         KeyboardInterrupt: Ctrl-C before there was anything to save.
     """
     began = time.monotonic()
-    env_facts = check_env(config)
+    fps = check_env(config)
     folder = RunFolder.plan(run, config.env_id)
-    encoder = load_encoder(config.encoder, device=config.device, precision=config.precision, layer=config.layer)
-    venv = make_latent_vec_env(
-        env_facts.qualified_id,
-        config.n_envs,
-        encoder=encoder,
-        seed=config.seed,
-        env_kwargs=config.env_kwargs,
-        image_key=config.image_key,
-        keep=config.keep,
-        vec_env_cls=WorkerVecEnv,
-    )
-    try:
-        with StopSignal() as stop:
-            run_state = _Run(
-                config=config,
-                folder=folder,
-                encoder=encoder,
-                env_facts=env_facts,
-                venv=venv,
-                reporter=reporter or Reporter(),
-                stop=stop,
-                began=began,
-            )
-            return run_state.go()
-    finally:
-        venv.close()
-
-
-def describe_encoder(encoder: VPTEncoder) -> dict[str, Any]:
-    """What config.json records about an encoder: enough to rebuild it, and to refuse another one."""
-    return {
-        "source": encoder.source,
-        "fingerprint": encoder.fingerprint,
-        "untrained": encoder.report.untrained,
-        "report": encoder.report.summary(),
-        "architecture": asdict(encoder.config),
-        "latent_size": encoder.latent_size,
-        "device": str(encoder.device),
-        "precision": encoder.precision,
-    }
+    with (
+        closing(load_encoder(config.encoder, **config.encoder_options)) as encoder,
+        closing(latent_envs(config, encoder, config.n_envs, config.seed)) as latents,
+        StopSignal() as stop,
+    ):
+        return _Run(config, folder, encoder.describe(), latents, fps, reporter or Reporter(), stop, began).go()
 
 
 class _Run:
@@ -128,25 +92,21 @@ class _Run:
 
     def __init__(
         self,
-        *,
         config: TrainingConfig,
         folder: RunFolder,
-        encoder: VPTEncoder,
-        env_facts: EnvFacts,
-        venv: VecVPTLatent,
+        encoder: dict[str, Any],
+        latents: VecVPTLatent,
+        fps: float,
         reporter: Reporter,
         stop: StopSignal,
         began: float,
     ) -> None:
-        self.config = config
-        self.folder = folder
-        self.env_facts = env_facts
-        self.frames = venv.venv
-        self.venv = normalized(config, venv)
-        self.reporter = reporter
-        self.stop = stop
-        self.began = began
-        self.encoder_record = describe_encoder(encoder)
+        self.config, self.folder, self.encoder, self.fps = config, folder, encoder, fps
+        self.reporter, self.stop, self.began = reporter, stop, began
+        self.seed = config.seed + EVALUATION_SEED
+        self.playing: dict[str, Any] = {"seed": self.seed, "reporter": reporter, "stop": stop}
+        self.frames = latents.venv
+        self.venv = normalized(config, latents)
         self.baseline: Score | None = None
         self.evaluation: Score | None = None
         self.video: Path | None = None
@@ -158,14 +118,8 @@ class _Run:
         """Measure, train, measure again; whatever happens, save."""
         interrupted = False
         self.save("running")
-        self.reporter.starting(
-            Facts(
-                encoder_words(self.encoder_record),
-                self.encoder_record["untrained"],
-                torch.get_num_threads(),
-                self.folder.path,
-            )
-        )
+        threads = torch.get_num_threads()
+        self.reporter.starting(Facts(self.encoder["words"], self.encoder["untrained"], threads, self.folder.path))
         try:
             self.measure_random()
             self.learn()
@@ -196,10 +150,8 @@ class _Run:
 
     def measure_random(self) -> None:
         """The random policy's score on the same environments."""
-        seed = self.config.seed + EVALUATION_SEED
-        self.baseline = play_random(
-            self.frames, self.config.eval_episodes, seed=seed, reporter=self.reporter, stop=self.stop
-        )
+        policy = RandomPolicy(self.frames, self.seed)
+        self.baseline, _ = play(policy, self.frames, self.config.eval_episodes, **self.playing)
         self.reporter.baseline(self.baseline)
         self.venv.seed(self.config.seed)
 
@@ -220,23 +172,10 @@ class _Run:
         """The trained policy's score, and a film of some of its episodes where the environment renders."""
         if isinstance(self.venv, VecNormalize):
             self.venv.training = False
-        watcher = None
-        if self.config.video != "none" and self.venv.render_mode == "rgb_array":
-            # `evaluate_policy` gives the last environments the larger share of the episodes.
-            watcher = EpisodeRecorder(self.venv, self.config.n_envs - 1, self.env_facts.video_fps)
-        self.evaluation = play_model(
-            self.model,
-            self.venv,
-            self.config.eval_episodes,
-            seed=self.config.seed + EVALUATION_SEED,
-            deterministic=False,
-            reporter=self.reporter,
-            stop=self.stop,
-            watcher=watcher,
+        film = None if self.config.video == "none" else self.folder.video(self.config.video)
+        self.evaluation, self.video = play(
+            self.model, self.venv, self.config.eval_episodes, film=film, fps=self.fps, **self.playing
         )
-        if watcher is not None:
-            self.video = self.folder.video(self.config.video)
-            watcher.save(self.video)
 
     def save(self, status: str) -> None:
         """Bring every file of the run folder up to date; Ctrl-C waits meanwhile."""
@@ -251,7 +190,7 @@ class _Run:
                 {
                     "status": status,
                     "training": self.config.to_dict(),
-                    "encoder": self.encoder_record,
+                    "encoder": self.encoder,
                     "versions": versions(),
                     "steps": self.model.num_timesteps,
                     "seconds": {
@@ -269,17 +208,8 @@ class _Run:
             self.config,
             self.callback.episodes,
             steps=self.model.num_timesteps,
-            untrained=self.encoder_record["untrained"],
+            untrained=self.encoder["untrained"],
             baseline=self.baseline,
             evaluation=self.evaluation,
         )
         figure.savefig(path)
-
-
-def encoder_words(record: dict[str, Any]) -> str:
-    """The encoder in one line, for people."""
-    shape = record["architecture"]
-    return (
-        f"{record['source']}: {shape['blocks']} blocks, {record['latent_size']} numbers a frame, "
-        f"{record['device']}, {record['precision']}"
-    )

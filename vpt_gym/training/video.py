@@ -12,7 +12,7 @@ import numpy.typing as npt
 from PIL import Image, ImageDraw
 from stable_baselines3.common.vec_env import VecEnv
 
-from vpt_gym.errors import VPTGymError
+from vpt_gym.errors import OptionError, VPTGymError
 from vpt_gym.running.files import write_atomically
 
 __all__ = ["EpisodeRecorder"]
@@ -66,7 +66,8 @@ class EpisodeRecorder:
         """Write the film as `.gif` or `.mp4`, by the path's suffix.
 
         Raises:
-            VPTGymError: no step was filmed, or the suffix is another one.
+            VPTGymError: no step was filmed.
+            OptionError: the suffix is another one.
         """
         if not self.frames:
             raise VPTGymError(f"No step was filmed, so {path} was not written.")
@@ -75,7 +76,7 @@ class EpisodeRecorder:
         elif path.suffix == ".mp4":
             write_atomically(path, self._write_mp4)
         else:
-            raise VPTGymError(f"A video ends in .gif or .mp4, not {path.suffix or 'nothing'}: {path}.")
+            raise OptionError(f"A video ends in .gif or .mp4, not {path.suffix or 'nothing'}: {path}.")
 
     def _captioned(self, frame: Image.Image, mark: str) -> Image.Image:
         sheet = Image.new("RGB", (frame.width, frame.height + CAPTION_HEIGHT), (24, 24, 24))
