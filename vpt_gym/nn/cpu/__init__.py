@@ -5,16 +5,18 @@ from __future__ import annotations
 from torch import nn
 
 from vpt_gym.nn.attention import Block
+from vpt_gym.nn.cpu.attention import attend_single
 from vpt_gym.nn.cpu.frames import CPUFrameEncoder, not_in_tiles
 from vpt_gym.nn.cpu.onednn import PackedLinear, unavailable
 
-__all__ = ["CPUFrameEncoder", "not_in_tiles", "pack", "packed", "unavailable"]
+__all__ = ["CPUFrameEncoder", "attend_single", "not_in_tiles", "pack", "packed", "unavailable"]
 
 
 def pack(block: Block) -> None:
-    """Lays a block's matrices out for oneDNN, in place; query, key, value and relation become one."""
+    """Lays a block's matrices out for oneDNN, in place; query, key, value and relation become one. See `attention` for the ring."""
     block.attention.fused = PackedLinear.of(block.attention.fuse())
     block.attention.output = packed(block.attention.output)
+    block.attention.single_step = attend_single
     block.mlp_in, block.mlp_out = packed(block.mlp_in), packed(block.mlp_out)
 
 

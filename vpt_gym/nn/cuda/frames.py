@@ -52,7 +52,7 @@ class TritonFrameEncoder(nn.Module):
         self.linear_norm, self.linear = encoder.linear_norm, encoder.linear
 
     def forward(self, frames_nhwc: Tensor) -> Tensor:
-        """uint8 [N, 128, 128, 3] -> [N, hidden_size] in the weights' precision."""
+        """uint8 [N, frame_size, frame_size, 3] -> [N, hidden_size] in the weights' precision."""
         pieces = [self._pass(piece_nhwc) for piece_nhwc in torch.split(frames_nhwc, _FRAMES_PER_PASS)]
         return torch.cat(pieces) if len(pieces) > 1 else pieces[0]
 
