@@ -105,7 +105,7 @@ def test_masks_of_bfloat16(encoder: PolicyEncoder) -> None:
         ({"obj_id": np.zeros(2, int)}, r"one of shape \(2,\) came"),
         ({"obj_id": np.zeros((2, 2), int)}, r"one of shape \(2, 2\) came"),
         ({"obj_mask": None}, "'obj_mask' must be.*a NoneType came"),
-        ({"image": np.zeros((2, 20, 30, 3), np.uint8)}, "encode: frames must be"),
+        ({"image": np.zeros((2, 20, 30, 3), np.uint8)}, r"encode: frames must have shape \[B, T"),
     ],
 )
 def test_sequences_with_bad_entries(others: dict[str, Any], words: str, encoder: PolicyEncoder) -> None:
