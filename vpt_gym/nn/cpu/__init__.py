@@ -13,7 +13,7 @@ __all__ = ["CPUFrameEncoder", "attend_single", "not_in_tiles", "pack", "packed",
 
 
 def pack(block: Block) -> None:
-    """Lays a block's matrices out for oneDNN, in place; query, key, value and relation become one. See `attention` for the ring."""
+    """Lays a block's matrices out for oneDNN, in place; query, key, value and relation become one."""
     block.attention.fused = PackedLinear.of(block.attention.fuse())
     block.attention.output = packed(block.attention.output)
     block.attention.single_step = attend_single
