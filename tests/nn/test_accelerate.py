@@ -220,7 +220,7 @@ class TestChoice:
             calls.append(len(vectors))
             return vectors
 
-        monkeypatch.setattr(trial, "_times", lambda ways, *_: {name: 1.0 if name == "plain" else 1.5 for name in ways})
+        monkeypatch.setattr(trial, "_times", lambda ways, *_: {name: 1.0 if name == "plain" else 1.6 for name in ways})
         table(frames=lambda net: Altered(net, counted))
         assert accelerate(random_net(), "float32") == "torch's own operators"
         assert calls == [1]
@@ -229,6 +229,12 @@ class TestChoice:
         result = trial.Trial({1: {"plain": 1.0, "other": 0.5}, 2: {"plain": 10.0, "other": 11.0}})
         assert result.overall() == "other"
         assert result.by_size() == ((1, "other"), (2, "plain"))
+
+    def test_what_hardly_differs_says_nothing(self) -> None:
+        result = trial.Trial({1: {"plain": 1.0, "other": 1.04}})
+        assert (result.overall(), result.by_size()) == ("other", ((1, "other"),))
+        result = trial.Trial({1: {"plain": 1.0, "other": 1.06}})
+        assert (result.overall(), result.by_size()) == ("plain", ((1, "plain"),))
 
     def test_names(self) -> None:
         with pytest.raises(
