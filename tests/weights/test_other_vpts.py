@@ -211,6 +211,12 @@ class TestSaving:
         with pytest.raises(WeightsError, match="holds something else than a checkpoint"):
             vpt_gym.save_checkpoint(net, None, tmp_path / "mine")
         assert (tmp_path / "mine" / "notes.txt").read_text() == "kept"
+        (tmp_path / "other").mkdir()
+        (tmp_path / "other" / "config.json").write_text('{"model_type": "another"}')
+        (tmp_path / "other" / "model.safetensors").write_text("another model's")
+        with pytest.raises(WeightsError, match="holds something else than a checkpoint"):
+            vpt_gym.save_checkpoint(net, None, tmp_path / "other")
+        assert (tmp_path / "other" / "model.safetensors").read_text() == "another model's"
         (tmp_path / "file").write_text("")
         with pytest.raises(WeightsError, match="holds something else"):
             vpt_gym.save_checkpoint(net, None, tmp_path / "file")

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-import shutil
 import tempfile
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -45,24 +45,48 @@ def save_checkpoint(net: VPTNet, heads: VPTHeads | None, folder: Path | str) -> 
     config: dict[str, Any] = {"policy_kwargs": policy_options(net.config)}
     if heads is not None:
         config["temperature"] = heads.temperature
-    ours = {WEIGHTS_FILE, CONFIG_FILE}
     try:
-        if target.exists() and not (target.is_dir() and {entry.name for entry in target.iterdir()} <= ours):
-            raise WeightsError(f"{target} holds something else than a checkpoint; name a new or an empty folder.")
+        if target.exists() and not _replaceable(target):
+            raise WeightsError(
+                f"{target} holds something else than a checkpoint of VPT; name a new or an empty folder."
+            )
         target.parent.mkdir(parents=True, exist_ok=True)
-        written = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
-        try:
+        # Beside the target, so that a rename is all that is left to do.
+        with tempfile.TemporaryDirectory(
+            prefix=f".{target.name}.", dir=target.parent, ignore_cleanup_errors=True
+        ) as place:
+            written, before = Path(place, "new"), Path(place, "old")
+            written.mkdir()
             save_file(tensors, written / WEIGHTS_FILE, metadata={"format": "pt"})
             (written / CONFIG_FILE).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
-            written.chmod(0o755)  # mkdtemp makes folders for their owner's eyes only
             if target.exists():
-                shutil.rmtree(target)
-            written.replace(target)
-        finally:
-            shutil.rmtree(written, ignore_errors=True)
-    except OSError as error:
-        raise WeightsError(f"{target} cannot be written ({error.strerror}); name a folder of yours.") from error
+                target.rename(before)
+            try:
+                written.rename(target)
+            except OSError:
+                if before.exists():
+                    before.rename(target)
+                raise
+    except (OSError, SafetensorError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise WeightsError(f"{target} cannot be written ({reason}); name a folder of yours.") from error
     return target
+
+
+def _replaceable(target: Path) -> bool:
+    """Whether it is a folder that is empty, or that holds a checkpoint of VPT and nothing else."""
+    if not target.is_dir():
+        return False
+    names = {entry.name for entry in target.iterdir()}
+    if not names:
+        return True
+    if names != {WEIGHTS_FILE, CONFIG_FILE}:
+        return False
+    try:
+        config = json.loads((target / CONFIG_FILE).read_text(encoding="utf-8"))
+    except ValueError:
+        return False
+    return isinstance(config, dict) and "policy_kwargs" in config
 
 
 def _tensors(net: VPTNet, heads: VPTHeads | None) -> dict[str, Tensor]:
