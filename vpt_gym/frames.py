@@ -92,7 +92,7 @@ class FrameSource:
         if frames_nhwc.shape[3] == 3:
             return frames_nhwc  # type: ignore[no-any-return]
         if isinstance(frames_nhwc, Tensor):
-            return frames_nhwc.expand(-1, -1, -1, 3)
+            return frames_nhwc.repeat(1, 1, 1, 3)
         return np.repeat(frames_nhwc, 3, axis=3)
 
     def of_one(self, observation: Any) -> Frames:

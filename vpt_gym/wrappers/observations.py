@@ -17,6 +17,7 @@ from vpt_gym.errors import ObservationError, OptionError, VPTGymError
 from vpt_gym.frames import find_frames
 
 __all__ = [
+    "IMAGE",
     "LATENT",
     "LatentObservations",
     "Latents",
@@ -150,7 +151,12 @@ class LatentObservations:
         """Latents and what is kept of the observations, both batched or both of one environment; copies what is kept."""
         if not self._keep:
             return latents
-        return {LATENT: latents, **{key: copy.deepcopy(observations[key]) for key in self._keep}}
+        return {LATENT: latents, **{key: _kept(observations[key]) for key in self._keep}}
+
+
+def _kept(values: Any) -> Any:
+    # A deep copy of one row of a tensor would copy the memory of all of them.
+    return values.detach().clone() if isinstance(values, Tensor) else copy.deepcopy(values)
 
 
 def some(seen: Seen, mask: npt.NDArray[np.bool_]) -> Seen:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from vpt_gym.encoders import Encoder, Stream, as_encoder
 from vpt_gym.errors import ObservationError, ResetNeeded
-from vpt_gym.wrappers.observations import LatentObservations, Latents, Seen, check_kind, refuse_latents
+from vpt_gym.wrappers.observations import IMAGE, LatentObservations, Latents, Seen, check_kind, refuse_latents
 
 __all__ = ["VecVPTLatent"]
 
@@ -97,7 +97,7 @@ class VecVPTLatent(VecEnvWrapper):
 
     def _seen(self, observations: Any) -> Seen:
         seen = self._latent_observations.seen(observations, self.num_envs)
-        if isinstance(seen, Tensor):
+        if isinstance(seen[IMAGE] if isinstance(seen, dict) else seen, Tensor):
             raise ObservationError(
                 f"{self._latent_observations.owner}: the VecEnv hands out tensors, and Stable-Baselines3 is all NumPy; use "
                 "vpt_gym.vector.VPTLatentObservation, which takes them."
