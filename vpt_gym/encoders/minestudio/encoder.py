@@ -51,8 +51,9 @@ def encoder_from_policy(
         network: `policy` calls the policy's own forward; `vpt_gym` steps a copy of its weights on vpt_gym's network, faster and
             with the same latents but for rounding, which only a VPTPolicy or SteveOnePolicy of VPT's architecture can; `auto`
             does that where it can, and the log `vpt_gym` says which at INFO.
-        frame_size: side in pixels of the frames that the policy reads. Known for MineStudio's own (VPT and STEVE-1 128, GROOT
-            and ROCKET-1 what their backbone was trained on, 224); needed for a policy of your own.
+        frame_size: side in pixels of the frames that the policy reads. Known for MineStudio's own (VPT and STEVE-1 what their
+            layers are made for, 128 in what is published; GROOT and ROCKET-1 what their backbone was trained on, 224); needed
+            for a policy of your own.
         also_reads: for a policy of your own, entries of every observation that its `input` needs beside the image; an entry of
             shape [...] arrives as [rows, 1, ...]. RocketPolicy reads `obj_mask` and `obj_id` without being asked to.
 

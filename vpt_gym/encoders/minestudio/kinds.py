@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
@@ -17,7 +18,17 @@ from vpt_gym.encoders.minestudio.forward import latents_of, run
 from vpt_gym.encoders.minestudio.states import Tree
 from vpt_gym.errors import ObservationError, VPTGymError
 
-__all__ = ["IMAGE", "Kind", "OwnKind", "RocketKind", "VPTKind", "check_trunk", "class_of", "timm_frame_size"]
+__all__ = [
+    "IMAGE",
+    "Kind",
+    "OwnKind",
+    "RocketKind",
+    "VPTKind",
+    "check_trunk",
+    "class_of",
+    "timm_frame_size",
+    "vpt_frame_size",
+]
 
 IMAGE = "image"
 """Key of the frames in a policy's input, and in what a step is given when a policy reads more than them."""
@@ -110,7 +121,7 @@ class VPTKind(Kind):
     def __init__(self, policy: Any) -> None:
         super().__init__(policy)
         check_trunk(policy)
-        self.frame_size = FRAME_SIZE
+        self.frame_size = vpt_frame_size(policy.net)
 
 
 class OwnKind(Kind):
@@ -122,7 +133,7 @@ class OwnKind(Kind):
         super().__init__(policy)
         self.also_reads = also_reads
         vpt = class_of("minestudio.models.vpt.body", "VPTPolicy")
-        self.frame_size = FRAME_SIZE if vpt is not None and isinstance(policy, vpt) else None
+        self.frame_size = vpt_frame_size(policy.net) if vpt is not None and isinstance(policy, vpt) else None
 
     def prepare(self, condition: object) -> dict[str, Any]:
         """A mapping of what the policy reads in its `input`, without batch and time axes; None for nothing."""
@@ -241,6 +252,16 @@ def timm_frame_size(backbone: nn.Module) -> int:
     """Side in pixels of the frames that a backbone of timm was trained on: 224 for GROOT's and ROCKET-1's."""
     resolve: Any = sys.modules["timm"].data.resolve_model_data_config
     return int(resolve(backbone)["input_size"][-1])
+
+
+def vpt_frame_size(net: nn.Module) -> int:
+    """Side of the frames for which a `MinecraftPolicy`'s dense layer is made; VPT's 128 for a network without those layers."""
+    state = net.state_dict()
+    filters, dense = (state.get(f"img_process.cnn.{name}.layer.weight") for name in ("stacks.2.firstconv", "dense"))
+    if filters is None or dense is None:
+        return FRAME_SIZE
+    # Each of three stacks halves the side.
+    return 8 * math.isqrt(dense.shape[1] // len(filters))
 
 
 def check_trunk(policy: Any) -> None:

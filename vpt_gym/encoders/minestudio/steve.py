@@ -10,11 +10,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vpt_gym.config import FRAME_SIZE
 from vpt_gym.encoders.inputs import check_frames
 from vpt_gym.encoders.minestudio.conditions import as_tensor
 from vpt_gym.encoders.minestudio.forward import latents_of, run
-from vpt_gym.encoders.minestudio.kinds import IMAGE, Kind, check_trunk
+from vpt_gym.encoders.minestudio.kinds import IMAGE, Kind, check_trunk, vpt_frame_size
 from vpt_gym.errors import VPTGymError
 
 __all__ = ["SteveKind", "guided_latents"]
@@ -41,7 +40,7 @@ class SteveKind(Kind):
     def __init__(self, policy: Any) -> None:
         super().__init__(policy)
         check_trunk(policy)
-        self.frame_size = FRAME_SIZE
+        self.frame_size = vpt_frame_size(policy.net)
 
     def prepare(self, condition: object) -> dict[str, Any]:
         """`mineclip_embeds`, float32 [512] on the device, and `cond_scale`, a float."""
