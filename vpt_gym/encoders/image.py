@@ -5,10 +5,12 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any, Final
 from urllib.parse import parse_qsl
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from vpt_gym.checks import check_count
@@ -55,6 +57,7 @@ class ImageEncoder(MemorylessEncoder):
         self.mean, self.std = _three("mean", mean), _three("std", std)
         if min(self.std) <= 0:
             raise OptionError(f"std must be numbers above 0, not {self.std}.")
+        self._mean_c, self._std_c = (torch.tensor(value, device=self.device) for value in (self.mean, self.std))
         self._dtype = DTYPES[self.precision]
         digest = digest_of(module.state_dict())
         self.module = module.to(self.device, self._dtype).eval().requires_grad_(requires_grad=False)
@@ -80,8 +83,7 @@ class ImageEncoder(MemorylessEncoder):
     def latents_of(self, frames_nhwc: Tensor) -> Tensor:
         """uint8 [N, frame_size, frame_size, 3] on the encoder's device -> float32 [N, latent_size] there, fresh."""
         with arithmetic(self.device, self.precision):
-            mean, std = (torch.tensor(value, device=self.device) for value in (self.mean, self.std))
-            x_nhwc = frames_nhwc.float().div_(255).sub_(mean).div_(std).to(self._dtype)
+            x_nhwc = frames_nhwc.float().div_(255).sub_(self._mean_c).div_(self._std_c).to(self._dtype)
             # NHWC in memory, as the frames came: the layout that convolutions are fastest in.
             latents: Tensor = self.module(x_nhwc.permute(0, 3, 1, 2))
             return latents.float().clone()
@@ -264,7 +266,7 @@ def _take_file(module: nn.Module, path: Path, source: str) -> None:
     load: Any = import_extra("timm.models", "timm", source).load_state_dict
     try:
         tensors = load(str(path), use_ema=False, weights_only=True)
-    except Exception as error:
+    except (OSError, EOFError, RuntimeError, ValueError, LookupError, UnpicklingError, SafetensorError) as error:
         raise WeightsError(
             f"{source!r}: {path} cannot be read ({type(error).__name__}: {str(error)[:200]})."
         ) from error
