@@ -1,6 +1,6 @@
 """How far float32 latents are from the same network in float64: MineStudio's, and each way that vpt_gym knows on a CPU.
 
-Three of MineStudio's videos, random resets, random parameters. `python benchmarks/exactness.py [--size 1x] [--steps 300]`; about
+Three of MineStudio's videos, random resets, random parameters: `python benchmarks/exactness.py [--size] [--steps]`; about
 ten minutes at 1x on two cores.
 """
 
