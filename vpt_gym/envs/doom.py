@@ -1,0 +1,256 @@
+"""Scripted players for ViZDoom's scenarios, and what they may look at that an agent cannot see: labels, depth, positions.
+
+`play` is one player for all of them: it dodges missiles, shoots monsters, fetches what lies about and otherwise explores, with
+whatever buttons a scenario has. It is made to be imitated, not to win. `targets` gives coarse maps of what it sees by.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Final
+
+import gymnasium as gym
+import numpy as np
+from numpy.typing import NDArray
+
+from vpt_gym.errors import OptionError
+from vpt_gym.extras import import_extra
+
+__all__ = ["BUTTONS", "MAP", "Player", "buffers", "nearest", "play", "targets"]
+
+BUTTONS: Final = ("ATTACK", "MOVE_FORWARD", "MOVE_BACKWARD", "MOVE_LEFT", "MOVE_RIGHT", "TURN_LEFT", "TURN_RIGHT")
+"""What `buffers(buttons=True)` gives every scenario, so that recordings of all have the same actions."""
+
+MAP: Final = (12, 16)
+"""Rows and columns of the coarse maps."""
+
+_ITEMS: Final = ("Health", "Armor", "Ammo", "Weapon", "Powerup", "Key")
+_NOT_MISSILES: Final = ("BulletPuff", "Rocket", "RocketSmokeTrail", "PlasmaBall")
+_NEAR: Final = 12
+"""Depth, of 255, at which a wall straight ahead is turned away from: some 60 map units."""
+
+
+def buffers(*, buttons: bool = False, width: int = 160, **options: Any) -> dict[str, Any]:
+    """Options of `gym.make` for a ViZDoom environment that a player can play and be recorded in.
+
+    Args:
+        buttons: every scenario gets the seven `BUTTONS`, pressed in any combination, in place of its own.
+        width: of the screen in pixels, 160 or 320.
+        options: anything else that `gym.make` takes, such as `frame_skip=4`.
+
+    Raises:
+        MissingExtraError: ViZDoom is not installed.
+        OptionError: no such width.
+    """
+    vizdoom = import_extra("vizdoom", "vizdoom", "A scripted player for Doom")
+    sizes = {160: "RES_160X120", 320: "RES_320X240"}
+    if width not in sizes:
+        raise OptionError(f"buffers: width must be 160 or 320, not {width!r}.")
+    found = {
+        "labels_buffer_enabled": True,
+        "depth_buffer_enabled": True,
+        "screen_resolution": getattr(vizdoom.ScreenResolution, sizes[width]),
+        "max_buttons_pressed": 0,
+        **options,
+    }
+    if buttons:
+        found["available_buttons"] = [getattr(vizdoom.Button, name) for name in BUTTONS]
+    return found
+
+
+class Player:
+    """Plays any scenario; an object of it serves one environment.
+
+    Call it with the environment and its observation, which is not looked at: the game itself tells more.
+    """
+
+    def __init__(self, seed: int = 0) -> None:
+        self._random = np.random.default_rng(seed)
+        self._time = -1
+        self._side = "LEFT"
+        self._turning = 0
+        self._places: list[tuple[float, float]] = []
+
+    def __call__(self, env: gym.Env[Any, Any], observation: object) -> Any:
+        """The action to take now.
+
+        Raises:
+            OptionError: the environment is none of ViZDoom's, or was made without labels and depth.
+        """
+        del observation
+        base = _doom(env)
+        game = base.game
+        if game.get_episode_time() <= self._time:
+            self._turning, self._places = 0, []
+            self._side = "LEFT" if self._random.random() < 0.5 else "RIGHT"
+        self._time = game.get_episode_time()
+        names = [button.name for button in game.get_available_buttons()]
+        wish = [] if base.state is None else [name for name in self._wish(base, names) if name in names]
+        return _pressed(base, names, wish)
+
+    def _wish(self, base: Any, names: Sequence[str]) -> list[str]:
+        """Buttons to press, the most important first."""
+        width = base.state.screen_buffer.shape[1]
+        labels = [label for label in base.state.labels if label.width * label.height > 1]
+        missiles = [
+            label
+            for label in labels
+            if label.object_category == "Explosive" and label.object_name not in _NOT_MISSILES and label.height >= 3
+        ]
+        dodge: list[str] = []
+        if missiles and "MOVE_LEFT" in names:
+            offset = _offset(max(missiles, key=lambda label: label.height), width)
+            if abs(offset) < 0.5:
+                dodge = ["MOVE_LEFT" if offset >= 0 else "MOVE_RIGHT"]
+        monsters = [label for label in labels if label.object_category == "Monster"]
+        if monsters and "ATTACK" in names:
+            return self._shoot(max(monsters, key=lambda label: label.height), width, names, dodge)
+        items = [label for label in labels if label.object_category in _ITEMS and label.object_name != "Poison"]
+        if dodge or "MOVE_FORWARD" not in names:
+            return dodge or [f"TURN_{self._side}"]
+        # What is straight ahead and close beats what is large: turning takes time.
+        if items and self._turning == 0:
+            best = max(items, key=lambda label: label.height + label.width - 20 * abs(_offset(label, width)))
+            return [*self._unstuck(base), *_turn(_offset(best, width), 0.15), "MOVE_FORWARD"]
+        return self._explore(base, names)
+
+    def _shoot(self, label: Any, width: int, names: Sequence[str], dodge: list[str]) -> list[str]:
+        offset = _offset(label, width)
+        tolerance = max(label.width / width, 0.04)
+        if abs(offset) <= tolerance:
+            return ["ATTACK", *dodge]
+        side = "RIGHT" if offset > 0 else "LEFT"
+        # A step to the side moves the aim by less than the smallest turn does.
+        fine = abs(offset) < 0.25 or f"TURN_{side}" not in names
+        if fine and f"MOVE_{side}" in names:
+            return [f"MOVE_{side}"]
+        return [f"TURN_{side}", *dodge]
+
+    def _unstuck(self, base: Any) -> list[str]:
+        """Notes where the player is; a turn is begun when it has hardly moved for a while."""
+        vizdoom = import_extra("vizdoom", "vizdoom", "A scripted player for Doom")
+        place = tuple(
+            base.game.get_game_variable(getattr(vizdoom.GameVariable, name)) for name in ("POSITION_X", "POSITION_Y")
+        )
+        self._places = [*self._places[-7:], (place[0], place[1])]
+        if len(self._places) == 8 and max(np.ptp(np.array(self._places), axis=0)) < 8:
+            self._turning, self._places = int(self._random.integers(4, 10)), []
+        return []
+
+    def _explore(self, base: Any, names: Sequence[str]) -> list[str]:
+        self._unstuck(base)
+        depth = base.state.depth_buffer
+        height, width = depth.shape
+        band = depth[height // 2 - height // 12 : height // 2 + height // 12]
+        ahead = float(np.median(band[:, width * 2 // 5 : width * 3 // 5]))
+        if self._turning == 0 and ahead < _NEAR:
+            left, right = band[:, : width // 3].mean(), band[:, -(width // 3) :].mean()
+            self._side = "LEFT" if left > right else "RIGHT"
+            self._turning = int(self._random.integers(2, 6))
+        elif self._turning == 0 and self._random.random() < 0.04:
+            self._side = "LEFT" if self._random.random() < 0.5 else "RIGHT"
+            self._turning = int(self._random.integers(1, 5))
+        if self._turning > 0 and f"TURN_{self._side}" in names:
+            self._turning -= 1
+            return [f"TURN_{self._side}", *(["MOVE_FORWARD"] if ahead >= _NEAR else [])]
+        return ["MOVE_FORWARD"]
+
+
+play: Callable[[], Player] = Player
+"""For `vpt-gym record --policy vpt_gym.envs.doom:play`: makes a player for every environment."""
+
+
+def targets(env: gym.Env[Any, Any]) -> dict[str, NDArray[np.uint8]]:
+    """Coarse maps of what is in view: what an encoder may learn to tell beside the player's action.
+
+    Returns:
+        `depth_map`, uint8 [12, 16], the mean depth of each cell (0 near, 255 far), and `what_map`, uint8 [3, 12, 16], the share
+        of each cell (0 to 255) that monsters, items and everything else that has a label cover.
+
+    Raises:
+        OptionError: as `Player`.
+    """
+    state = _doom(env).state
+    if state is None:
+        return {"depth_map": np.zeros(MAP, np.uint8), "what_map": np.zeros((3, *MAP), np.uint8)}
+    kinds = np.zeros(256, np.intp)
+    for label in state.labels:
+        kinds[label.value] = _kind(label)
+    what = kinds[state.labels_buffer]
+    shares = [_cells((what == kind) * 255.0) for kind in (1, 2, 3)]
+    return {"depth_map": _cells(state.depth_buffer), "what_map": np.stack(shares)}
+
+
+def nearest(env: gym.Env[Any, Any]) -> tuple[float, float] | None:
+    """Angle and size of the nearest monster or item in view, for probes.
+
+    Returns:
+        Where its middle is, from -1 (left edge) to 1 (right edge), and the share of the screen's height that it takes; None
+        when there is none.
+
+    Raises:
+        OptionError: as `Player`.
+    """
+    state = _doom(env).state
+    found = [] if state is None else [label for label in state.labels if _kind(label) in (1, 2)]
+    if not found:
+        return None
+    label = max(found, key=lambda label: label.height)
+    height, width = state.screen_buffer.shape[:2]
+    return _offset(label, width), label.height / height
+
+
+def _doom(env: gym.Env[Any, Any]) -> Any:
+    base: Any = env.unwrapped
+    game = getattr(base, "game", None)
+    if game is None or not hasattr(game, "get_available_buttons"):
+        raise OptionError(f"A player of vpt_gym.envs.doom plays ViZDoom's environments, and {env} is none of them.")
+    if not (game.is_labels_buffer_enabled() and game.is_depth_buffer_enabled()):
+        raise OptionError(
+            f"A player of vpt_gym.envs.doom sees by labels and depth, which {env} was made without; make it with "
+            "gym.make(id, **vpt_gym.envs.doom.buffers())."
+        )
+    return base
+
+
+def _kind(label: Any) -> int:
+    """1 for monsters, 2 for items, 3 for the rest; 0 for the player, whose own weapon is no news."""
+    category = label.object_category
+    if category == "Self":
+        return 0
+    if category == "Monster":
+        return 1
+    return 2 if category in _ITEMS and label.object_name != "Poison" else 3
+
+
+def _cells(pixels: NDArray[Any]) -> NDArray[np.uint8]:
+    rows, columns = MAP
+    height, width = pixels.shape
+    parts = pixels[: height // rows * rows, : width // columns * columns].reshape(rows, height // rows, columns, -1)
+    cells: NDArray[np.uint8] = np.rint(parts.mean(axis=(1, 3))).astype(np.uint8)
+    return cells
+
+
+def _offset(label: Any, width: int) -> float:
+    """Where the middle of an object is: -1 at the left edge of the screen, 1 at the right one."""
+    return float((2 * label.x + label.width) / width - 1)
+
+
+def _turn(offset: float, tolerance: float) -> list[str]:
+    if abs(offset) <= tolerance:
+        return []
+    return ["TURN_RIGHT" if offset > 0 else "TURN_LEFT"]
+
+
+def _pressed(base: Any, names: Sequence[str], wish: Sequence[str]) -> Any:
+    """The wish in the environment's own action space."""
+    if isinstance(base.action_space, gym.spaces.MultiBinary):
+        return np.array([name in wish for name in names], np.int8)
+    if not isinstance(base.action_space, gym.spaces.Discrete):
+        raise OptionError(
+            f"A player of vpt_gym.envs.doom presses buttons, and the actions here are {base.action_space}: make the environment "
+            "with gym.make(id, **vpt_gym.envs.doom.buffers(buttons=True))."
+        )
+    # Which combination has the most of what is wished, the first wish above all, and nothing else.
+    weights = np.array([2.0 ** -wish.index(name) if name in wish else -4.0 for name in names])
+    return int(np.argmax(np.array(base.button_map, float) @ weights))

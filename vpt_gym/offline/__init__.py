@@ -1,0 +1,1 @@
+"""Recordings: made, turned into latents, cloned, and learned from."""

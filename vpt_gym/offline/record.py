@@ -1,0 +1,154 @@
+"""Records play: any Gymnasium pixel environment, any player, whole episodes, each of them from a seed of its own."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Final
+
+import gymnasium as gym
+import numpy as np
+from numpy.typing import NDArray
+
+from vpt_gym.checks import check_count
+from vpt_gym.config import FRAME_SIZE
+from vpt_gym.errors import OptionError, VPTGymError
+from vpt_gym.frames import FrameSource, find_frames
+from vpt_gym.offline.recording import DATASET_FILE, Episodes, space_to_json, write_episode
+
+__all__ = ["Play", "Targets", "record"]
+
+Play = Callable[[gym.Env[Any, Any], Any], Any]
+"""Environment and observation to action. May look at what an agent cannot see."""
+Targets = Callable[[gym.Env[Any, Any]], Mapping[str, NDArray[Any]]]
+"""What else is kept of every frame, such as maps of depth."""
+
+_LONGEST_BURST: Final = 8
+
+
+def record(
+    make_env: Callable[[], gym.Env[Any, Any]],
+    make_player: Callable[[int], Play],
+    out: Path | str,
+    *,
+    frames: int,
+    frame_size: int = FRAME_SIZE,
+    image_key: str | None = None,
+    seed: int = 0,
+    random_share: float = 0.0,
+    targets: Targets | None = None,
+    longest: int = 1000,
+    tick: Callable[[int], None] = lambda _: None,
+) -> Path:
+    """Plays episodes until there are enough frames, and writes each as it ends; goes on where an earlier call stopped.
+
+    Episode k depends on the seed and on k alone, so that what was interrupted goes on as if nothing had happened.
+
+    Args:
+        make_env: makes the environment.
+        make_player: makes a player from a seed, once an episode.
+        out: folder of the recordings.
+        frames: at least so many, over all episodes in the folder.
+        frame_size: side in pixels that frames are kept at: what the network that is to learn from them reads.
+        image_key: of the picture in a Dict observation; None for the only one.
+        seed: of the recordings.
+        random_share: of the actions that are drawn at random, in bursts of up to eight, 0 to 1. What is kept as the action is
+            the player's all the same: so mistakes and their repair are in the data.
+        targets: what else is kept of every frame.
+        longest: frames of an episode after which it is cut.
+        tick: told the number of frames in the folder, after every episode.
+
+    Returns:
+        The folder. Episodes have `frames` uint8 [T, H, W, 3], `actions` (the player's) and `played` (what was done) [T, ...],
+        `rewards` float32 [T], `terminated` and `truncated` bool [T], and the targets.
+
+    Raises:
+        OptionError: a number is out of its range.
+        VPTGymError: the folder holds recordings of something else, or the environment shows no picture.
+    """
+    check_count("frames", frames)
+    check_count("longest", longest)
+    if not 0 <= random_share <= 1:
+        raise OptionError(f"random_share must be from 0 to 1, not {random_share!r}.")
+    place = Path(out).expanduser()
+    place.mkdir(parents=True, exist_ok=True)
+    env = make_env()
+    try:
+        image = find_frames(env.observation_space, image_key, f"record {env}", frame_size)
+        described = {
+            "env": None if env.spec is None else env.spec.id,
+            "frame_size": frame_size,
+            "action_space": space_to_json(env.action_space),
+            "seed": seed,
+            "random_share": random_share,
+        }
+        _claim(place, described)
+        done = sum(Episodes.of(place).lengths) if any(place.glob("*.npz")) else 0
+        index = len(list(place.glob("*.npz")))
+        while done < frames:
+            arrays = _episode(
+                env,
+                make_player,
+                np.random.SeedSequence(seed, spawn_key=(index,)),
+                image,
+                random_share,
+                targets,
+                longest,
+            )
+            write_episode(place / f"episode-{index:06d}.npz", arrays)
+            done, index = done + len(arrays["rewards"]), index + 1
+            tick(done)
+    finally:
+        env.close()
+    return place
+
+
+def _claim(place: Path, described: dict[str, Any]) -> None:
+    file = place / DATASET_FILE
+    if not file.exists():
+        if any(place.iterdir()):
+            raise VPTGymError(f"{place} holds something else than recordings: name a new or an empty folder.")
+        file.write_text(json.dumps(described, indent=2) + "\n", encoding="utf-8")
+        return
+    there = json.loads(file.read_text(encoding="utf-8"))
+    if there != described:
+        changed = ", ".join(name for name in described if there.get(name) != described[name])
+        raise VPTGymError(f"{place} holds recordings that were made otherwise ({changed}): name another folder.")
+
+
+def _episode(
+    env: gym.Env[Any, Any],
+    make_player: Callable[[int], Play],
+    sequence: np.random.SeedSequence,
+    image: FrameSource,
+    random_share: float,
+    targets: Targets | None,
+    longest: int,
+) -> dict[str, NDArray[Any]]:
+    of_env, of_player, of_bursts = (int(word) for word in sequence.generate_state(3))
+    random = np.random.default_rng(of_bursts)
+    env.action_space.seed(of_bursts)
+    player, kept = make_player(of_player), dict[str, list[Any]]()
+    observation, _ = env.reset(seed=of_env)
+    burst, drawn = 0, None
+    # So many bursts that, at their mean length, the share comes out.
+    mean = (1 + _LONGEST_BURST) / 2
+    start = 1.0 if random_share == 1 else min(1.0, random_share / (mean * (1 - random_share)))
+    for step in range(longest):
+        action = player(env, observation)
+        if burst == 0 and random.random() < start:
+            burst, drawn = int(random.integers(1, _LONGEST_BURST + 1)), env.action_space.sample()
+        played = drawn if burst > 0 else action
+        burst = max(0, burst - 1)
+        row = {"frames": image.of_one(observation), "actions": action, "played": played}
+        if targets is not None:
+            row |= targets(env)
+        observation, reward, terminated, truncated, _ = env.step(played)
+        truncated = truncated or step + 1 == longest
+        row |= {"rewards": np.float32(reward), "terminated": bool(terminated), "truncated": bool(truncated)}
+        for name, value in row.items():
+            kept.setdefault(name, []).append(np.array(value))
+        if terminated or truncated:
+            break
+    return {name: np.stack(values) for name, values in kept.items()}
