@@ -248,8 +248,8 @@ def _pressed(base: Any, names: Sequence[str], wish: Sequence[str]) -> Any:
         return np.array([name in wish for name in names], np.int8)
     if not isinstance(base.action_space, gym.spaces.Discrete):
         raise OptionError(
-            f"A player of vpt_gym.envs.doom presses buttons, and the actions here are {base.action_space}: make the environment "
-            "with gym.make(id, **vpt_gym.envs.doom.buffers(buttons=True))."
+            f"A player of vpt_gym.envs.doom presses buttons, and the actions here are {base.action_space}: make the "
+            "environment with gym.make(id, **vpt_gym.envs.doom.buffers(buttons=True))."
         )
     # Which combination has the most of what is wished, the first wish above all, and nothing else.
     weights = np.array([2.0 ** -wish.index(name) if name in wish else -4.0 for name in names])

@@ -75,7 +75,7 @@ def record(
     place.mkdir(parents=True, exist_ok=True)
     env = make_env()
     try:
-        image = find_frames(env.observation_space, image_key, f"record {env}", frame_size)
+        image = find_frames(env.observation_space, image_key, owner=f"record {env}", size=frame_size)
         described = {
             "env": None if env.spec is None else env.spec.id,
             "frame_size": frame_size,
@@ -141,7 +141,7 @@ def _episode(
             burst, drawn = int(random.integers(1, _LONGEST_BURST + 1)), env.action_space.sample()
         played = drawn if burst > 0 else action
         burst = max(0, burst - 1)
-        row = {"frames": image.of_one(observation), "actions": action, "played": played}
+        row = {"frames": image.of_one(observation)[0], "actions": action, "played": played}
         if targets is not None:
             row |= targets(env)
         observation, reward, terminated, truncated, _ = env.step(played)
