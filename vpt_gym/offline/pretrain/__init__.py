@@ -1,0 +1,1 @@
+"""Pre-training and fine-tuning of the network on recordings of play."""

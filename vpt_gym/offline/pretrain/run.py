@@ -1,0 +1,192 @@
+"""One pre-training: from recordings and a source of weights to a folder that `load_encoder` opens; resumable."""
+
+from __future__ import annotations
+
+import json
+import logging
+import tempfile
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Final
+
+from vpt_gym.encoders.loading import load_network
+from vpt_gym.errors import OptionError, VPTGymError
+from vpt_gym.offline.pretrain.card import write_card, write_curves
+from vpt_gym.offline.pretrain.config import PretrainingConfig
+from vpt_gym.offline.pretrain.engine import lightning
+from vpt_gym.offline.pretrain.module import Pretraining
+from vpt_gym.offline.pretrain.objectives import Objective, make_objectives
+from vpt_gym.offline.pretrain.parts import choose_parts
+from vpt_gym.offline.pretrain.pieces import Loader, Pieces, split
+from vpt_gym.offline.pretrain.policy import TrunkPolicy, parts_of
+from vpt_gym.offline.recording import Episodes
+from vpt_gym.running.files import write_json
+from vpt_gym.weights import load_heads, resolve, save_checkpoint
+
+__all__ = ["pretrain"]
+
+CONFIG_FILE: Final = "pretraining.json"
+_MAY_CHANGE: Final = ("steps", "patience", "workers", "device", "validate_every")
+"""Options that a training that goes on may be given anew."""
+
+
+def pretrain(config: PretrainingConfig, objectives: Mapping[str, Objective] | None = None) -> Path:
+    """Trains a network on recordings.
+
+    Args:
+        config: all that decides it. A folder that holds the same training goes on from its last checkpoint.
+        objectives: of one's own beside `config.objective`, as MineStudio's `ObjectiveCallback`s are.
+
+    Returns:
+        The folder: `model.safetensors` and `config.json`, for `load_encoder` and MineStudio's `VPTPolicy.from_pretrained`;
+        `README.md`, its model card; `curves.png`; `logs/` for TensorBoard; `checkpoints/` to go on from.
+
+    Raises:
+        VPTGymError: recordings or weights are missing, damaged or do not fit; the folder belongs to something else; or the loss
+            is not finite, in which case the last checkpoint stays.
+    """
+    episodes = [Episodes.of(folder) for folder in config.datasets]
+    parts = _common_parts(config.datasets, episodes)
+    going_on = _claim(config)
+    lightning.seed_everything(config.seed, verbose=False)
+    resolved = resolve(config.source)
+    net = load_network(config.source, trainable=True, device="cpu")
+    policy = TrunkPolicy(
+        net, parts, load_heads(resolved, net.config.hidden_size) if _has_heads(config.source) else None
+    )
+    adapter = choose_parts(policy, config.train)
+
+    keys = sorted(_keys(config, episodes))
+    chosen = dict(zip(("training", "validation"), split(episodes, config.validation, config.seed), strict=True))
+    pieces = {
+        name: Pieces(
+            episodes,
+            recordings,
+            rows=config.rows,
+            length=config.length,
+            batches=config.steps if name == "training" else None,
+            seed=config.seed,
+            frame_size=net.config.frame_size,
+            keys=keys,
+        )
+        for name, recordings in chosen.items()
+        if recordings
+    }
+    made = make_objectives(config.objective, policy, pieces["training"][0])
+    module = Pretraining(
+        policy,
+        {**made, **(objectives or {})},
+        pieces,
+        steps=config.steps,
+        learning_rate=config.learning_rate,
+        weight_decay=config.weight_decay,
+        warm_up=config.warm_up,
+    )
+    _fit(config, module, pieces, going_on)
+    if adapter is not None:
+        adapter.merge_and_unload()
+    write_curves(config.out / "logs" / "metrics.csv", config.out / "curves.png")
+    _publish(config, policy, module)
+    return config.out
+
+
+def _fit(config: PretrainingConfig, module: Pretraining, pieces: Mapping[str, Pieces], going_on: Path | None) -> None:
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    checkpoints = config.out / "checkpoints"
+    watched = "val/loss" if "validation" in pieces else "train/loss"
+    callbacks, loggers = lightning.pytorch.callbacks, lightning.pytorch.loggers
+    called: list[lightning.Callback] = [
+        callbacks.ModelCheckpoint(checkpoints, "best", monitor=watched, enable_version_counter=False),
+        callbacks.ModelCheckpoint(
+            checkpoints, "last", every_n_train_steps=config.validate_every, enable_version_counter=False
+        ),
+        callbacks.TQDMProgressBar(refresh_rate=10),
+    ]
+    if "validation" in pieces:
+        called.append(callbacks.EarlyStopping("val/loss", patience=config.patience, check_finite=False))
+    with warnings.catch_warnings():
+        # Lightning's advice on workers, on logging intervals and on resuming in the middle of an epoch, which Loader sees to.
+        warnings.filterwarnings("ignore", module="lightning")
+        trainer = lightning.Trainer(
+            accelerator={"auto": "auto", "cpu": "cpu"}.get(config.device, "gpu"),
+            devices=1,
+            max_epochs=1,
+            max_steps=config.steps,
+            val_check_interval=min(config.validate_every, config.steps) if "validation" in pieces else None,
+            num_sanity_val_steps=0,
+            gradient_clip_val=config.clip,
+            log_every_n_steps=10,
+            logger=[loggers.TensorBoardLogger(config.out, "logs", ""), loggers.CSVLogger(config.out, "logs", "")],
+            callbacks=called,
+            enable_model_summary=False,
+        )
+        validation = Loader(pieces["validation"], 0) if "validation" in pieces else None
+        trainer.fit(
+            module,
+            Loader(pieces["training"], config.workers),
+            validation,
+            ckpt_path=None if going_on is None else str(going_on),
+            weights_only=False,
+        )
+
+
+def _publish(config: PretrainingConfig, policy: TrunkPolicy, module: Pretraining) -> None:
+    """Checkpoint and card, each file whole."""
+    heads = policy.heads()
+    with tempfile.TemporaryDirectory(dir=config.out, prefix=".") as place:
+        folder = save_checkpoint(policy.net, heads, Path(place, "encoder"))
+        for file in sorted(folder.iterdir()):
+            file.replace(config.out / file.name)
+    write_card(config, int(module.global_step))
+
+
+def _common_parts(names: Sequence[str], episodes: Sequence[Episodes]) -> dict[str, int]:
+    spaces = [found.action_space for found in episodes]
+    for name, space in zip(names, spaces, strict=True):
+        if space is None:
+            raise VPTGymError(
+                f"{name} does not say what its actions are (dataset.json has no action_space): record it again."
+            )
+        if space != spaces[0]:
+            raise VPTGymError(
+                f"{name} has actions {space}, and {names[0]} has {spaces[0]}: train on one action space at a time."
+            )
+    if not spaces:
+        raise OptionError("pretrain needs a folder of recordings at least.")
+    assert spaces[0] is not None
+    return parts_of(spaces[0])
+
+
+def _keys(config: PretrainingConfig, episodes: Sequence[Episodes]) -> set[str]:
+    there = set(episodes[0].read(0))
+    keys = {name for name in config.objective if name in there}
+    if {"inverse", "next"} & set(config.objective) and "played" in there:
+        keys.add("played")
+    return keys
+
+
+def _has_heads(source: str) -> bool:
+    return not source.startswith("random:")
+
+
+def _claim(config: PretrainingConfig) -> Path | None:
+    """The checkpoint to go on from, or None in a new folder."""
+    out = config.out
+    values = json.loads(json.dumps(asdict(config), default=str))
+    file = out / CONFIG_FILE
+    if file.exists():
+        there = json.loads(file.read_text(encoding="utf-8"))
+        changed = [name for name in values if name not in _MAY_CHANGE and there.get(name) != values[name]]
+        if changed:
+            raise VPTGymError(
+                f"{out} holds a training with another {', '.join(changed)}: give the same options to go on, or name "
+                "another folder."
+            )
+    elif out.exists() and any(out.iterdir()):
+        raise VPTGymError(f"{out} holds something else than a pre-training: name a new or an empty folder.")
+    out.mkdir(parents=True, exist_ok=True)
+    write_json(file, values)
+    last = out / "checkpoints" / "last.ckpt"
+    return last if last.exists() else None
