@@ -88,7 +88,8 @@ def add_option(group: Any, declared: Declared) -> None:
     if flag.startswith("-"):
         group.add_argument(flag, dest=name, required=default is MISSING, **settings)
     else:
-        group.add_argument(name, **{**settings, "metavar": flag})
+        many = {"action": "store", "nargs": "+"} if kind is tuple else {}
+        group.add_argument(name, **{**settings, **many, "metavar": flag})
 
 
 class _Entry(argparse.Action):
@@ -109,7 +110,7 @@ def _flag(name: str) -> str:
 def _looks(declared: Declared) -> dict[str, Any]:
     """How an option shows in a help."""
     _, kind, default, option = declared
-    if kind in (dict, tuple) and option.kind is None:
+    if kind in (dict, tuple) and option.kind is None and not (option.flag or "-")[:1].isalpha():
         ending = "; repeat for more"
     elif default is MISSING or default is None or default is False:
         ending = ""

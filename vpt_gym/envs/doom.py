@@ -1,12 +1,12 @@
 """Scripted players for ViZDoom's scenarios, and what they may look at that an agent cannot see: labels, depth, positions.
 
-`play` is one player for all of them: it dodges missiles, shoots monsters, fetches what lies about and otherwise explores, with
+`Player` is one for all of them: it dodges missiles, shoots monsters, fetches what lies about and otherwise explores, with
 whatever buttons a scenario has. It is made to be imitated, not to win. `targets` gives coarse maps of what it sees by.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, Final
 
 import gymnasium as gym
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from vpt_gym.errors import OptionError
 from vpt_gym.extras import import_extra
 
-__all__ = ["BUTTONS", "MAP", "Player", "buffers", "nearest", "play", "targets"]
+__all__ = ["BUTTONS", "MAP", "Player", "buffers", "nearest", "targets"]
 
 BUTTONS: Final = ("ATTACK", "MOVE_FORWARD", "MOVE_BACKWARD", "MOVE_LEFT", "MOVE_RIGHT", "TURN_LEFT", "TURN_RIGHT")
 """What `buffers(buttons=True)` gives every scenario, so that recordings of all have the same actions."""
@@ -61,8 +61,19 @@ def buffers(*, buttons: bool = False, width: int = 160, **options: Any) -> dict[
 class Player:
     """Plays any scenario; an object of it serves one environment.
 
-    Call it with the environment and its observation, which is not looked at: the game itself tells more.
+    Call it with the environment and its observation, which is not looked at: the game itself tells more. For the command line
+    it is `--policy vpt_gym.envs.doom:Player`.
     """
+
+    @staticmethod
+    def env_kwargs() -> dict[str, Any]:
+        """What `gym.make` must be told for the player to see: `vpt-gym record` asks for it."""
+        return buffers(buttons=True)
+
+    @staticmethod
+    def targets(env: gym.Env[Any, Any]) -> dict[str, NDArray[np.uint8]]:
+        """What `vpt-gym record` keeps beside the frames: the function `targets` of this module."""
+        return targets(env)
 
     def __init__(self, seed: int = 0) -> None:
         self._random = np.random.default_rng(seed)
@@ -154,10 +165,6 @@ class Player:
             self._turning -= 1
             return [f"TURN_{self._side}", *(["MOVE_FORWARD"] if ahead >= _NEAR else [])]
         return ["MOVE_FORWARD"]
-
-
-play: Callable[[], Player] = Player
-"""For `vpt-gym record --policy vpt_gym.envs.doom:play`: makes a player for every environment."""
 
 
 def targets(env: gym.Env[Any, Any]) -> dict[str, NDArray[np.uint8]]:

@@ -43,9 +43,7 @@ class PretrainingConfig:
         OptionError: a value is of a wrong type or out of its range.
     """
 
-    datasets: Annotated[
-        tuple[str, ...], _recordings("folders of recordings with actions", flag="datasets", metavar="DATASET")
-    ]
+    datasets: Annotated[tuple[str, ...], _recordings("folders of recordings with actions", flag="DATASET")]
     out: Annotated[
         Path, _network("folder of the result: new, or that of the same training, which then goes on", flag="--out")
     ]
