@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from vpt_gym.extras import import_extra
 from vpt_gym.offline.pretrain.policy import TrunkPolicy
@@ -35,6 +36,8 @@ def choose_parts(policy: TrunkPolicy, train: str) -> Any:
         for module in net.modules():
             if isinstance(module, (nn.LayerNorm, nn.GroupNorm)):
                 module.requires_grad_(requires_grad=True)
+            if isinstance(module, nn.GroupNorm):
+                module.register_forward_pre_hook(_with_gradient)
     if train in ("blocks", "last"):
         blocks = list(net.blocks) if train == "blocks" else [net.blocks[-1]]
         for module in (*blocks, net.last, net.last_norm, net.final_norm):
@@ -46,3 +49,10 @@ def choose_parts(policy: TrunkPolicy, train: str) -> Any:
         config = peft.LoraConfig(r=rank, lora_alpha=rank, target_modules=list(_ADAPTED))
         return peft.LoraModel(net, config, "vpt_gym")
     return None
+
+
+def _with_gradient(module: nn.Module, inputs: tuple[Tensor]) -> tuple[Tensor]:
+    """On a CPU, channels-last group norm crashes going backward if only its own parameters want gradients."""
+    del module
+    (x,) = inputs
+    return (x if x.requires_grad or not torch.is_grad_enabled() else x.detach().requires_grad_(),)

@@ -23,7 +23,8 @@ from vpt_gym.offline.pretrain.pieces import Loader, Pieces, split
 from vpt_gym.offline.pretrain.policy import TrunkPolicy, parts_of
 from vpt_gym.offline.recording import Episodes
 from vpt_gym.running.files import write_json
-from vpt_gym.weights import load_heads, resolve, save_checkpoint
+from vpt_gym.weights import VPTHeads, load_heads, resolve, save_checkpoint
+from vpt_gym.weights.files import open_tensor_file
 
 __all__ = ["pretrain"]
 
@@ -51,11 +52,8 @@ def pretrain(config: PretrainingConfig, objectives: Mapping[str, Objective] | No
     parts = _common_parts(config.datasets, episodes)
     going_on = _claim(config)
     lightning.seed_everything(config.seed, verbose=False)
-    resolved = resolve(config.source)
     net = load_network(config.source, trainable=True, device="cpu")
-    policy = TrunkPolicy(
-        net, parts, load_heads(resolved, net.config.hidden_size) if _has_heads(config.source) else None
-    )
+    policy = TrunkPolicy(net, parts, _heads(config.source, net.config.hidden_size))
     adapter = choose_parts(policy, config.train)
 
     keys = sorted(_keys(config, episodes))
@@ -167,8 +165,14 @@ def _keys(config: PretrainingConfig, episodes: Sequence[Episodes]) -> set[str]:
     return keys
 
 
-def _has_heads(source: str) -> bool:
-    return not source.startswith("random:")
+def _heads(source: str, size: int) -> VPTHeads | None:
+    """The heads beside a network, where it was trained with some."""
+    resolved = resolve(source)
+    if resolved.weights is None or not any(
+        name.startswith("pi_head") for name in open_tensor_file(resolved.weights).infos()
+    ):
+        return None
+    return load_heads(resolved, size)
 
 
 def _claim(config: PretrainingConfig) -> Path | None:

@@ -1,0 +1,116 @@
+"""Losses and gradients equal those of MineStudio's own classes, and its classes take our policy."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+import pytest
+import torch
+
+from tests.support.minestudio import import_minestudio_models
+from tests.support.network import random_net
+from vpt_gym.config import VPTConfig
+from vpt_gym.nn import Memory
+from vpt_gym.offline.pretrain.objectives import BehaviorClone, KLDivergence
+from vpt_gym.offline.pretrain.policy import TrunkPolicy
+
+CONFIG = VPTConfig(
+    hidden_size=32, heads=2, impala_width=1, blocks=2, memory=8, dense_size=16, mlp_ratio=2, frame_size=16
+)
+PARTS = {"buttons": 8641, "camera": 121}
+ROWS, LENGTH = 3, 8
+
+pytestmark = pytest.mark.minestudio
+
+
+@pytest.fixture
+def policy() -> TrunkPolicy:
+    torch.manual_seed(0)
+    made = TrunkPolicy(random_net(CONFIG).requires_grad_(requires_grad=True), PARTS, None)
+    for layer in made.pi_head.layers.values():
+        torch.nn.init.normal_(layer.weight, std=0.3)
+    return made
+
+
+@pytest.fixture
+def batch() -> dict[str, Any]:
+    generator = torch.Generator().manual_seed(1)
+    camera = torch.randint(0, 121, (ROWS, LENGTH, 1), generator=generator)
+    camera[:, ::3] = 60
+    return {
+        "frames": torch.randint(0, 256, (ROWS, LENGTH, 16, 16, 3), generator=generator, dtype=torch.uint8),
+        "agent_action": {"buttons": torch.randint(0, 8641, (ROWS, LENGTH, 1), generator=generator), "camera": camera},
+        "mask": (torch.rand(ROWS, LENGTH, generator=generator) > 0.3).float(),
+    }
+
+
+def run(policy: TrunkPolicy, batch: dict[str, Any]) -> dict[str, Any]:
+    memory = Memory.empty(CONFIG, ROWS, blocks=2, device=torch.device("cpu"), dtype=torch.float32)
+    latents, _ = policy(batch["frames"], torch.zeros(ROWS, LENGTH, dtype=torch.bool), memory)
+    return latents
+
+
+def gradients(policy: TrunkPolicy, loss: torch.Tensor) -> dict[str, torch.Tensor]:
+    policy.zero_grad()
+    loss.backward()
+    return {name: p.grad.clone() for name, p in policy.named_parameters() if p.grad is not None}
+
+
+def test_cloning_equals_minestudio(policy: TrunkPolicy, batch: dict[str, Any]) -> None:
+    """Its callback, with its own action head on our latents: loss, parts, entropy and gradients, 1e-5 relative."""
+    import_minestudio_models()
+    callbacks = importlib.import_module("minestudio.offline.mine_callbacks")
+    head_module = importlib.import_module("minestudio.utils.vpt_lib.action_head")
+    head = head_module.DictActionHead(
+        {name: head_module.CategoricalActionHead(CONFIG.hidden_size, (1,), count) for name, count in PARTS.items()}
+    )
+    for name in PARTS:
+        head[name].linear_layer.weight = policy.pi_head.layers[f"_{name}"].weight
+        head[name].linear_layer.bias = policy.pi_head.layers[f"_{name}"].bias
+
+    class Theirs:
+        pi_head = head
+
+    latents = run(policy, batch)
+    ours = BehaviorClone(weight=0.7)(batch, 0, "train", latents, policy)
+    our_gradients = gradients(policy, ours["loss"])
+    latents = run(policy, batch)
+    theirs = callbacks.BehaviorCloneCallback(weight=0.7)(
+        batch, 0, "train", {"pi_logits": head(latents["final"])}, Theirs()
+    )
+    their_gradients = gradients(policy, theirs["loss"])
+    for name in ("loss", "camera_loss", "button_loss", "entropy"):
+        assert float(ours[name].detach()) == pytest.approx(float(theirs[name].detach()), rel=1e-5)
+    assert float(ours["button_loss"].detach()) > 1
+    assert set(our_gradients) == set(their_gradients)
+    for name, gradient in our_gradients.items():
+        assert float((gradient - their_gradients[name]).norm()) <= 1e-5 * float(their_gradients[name].norm()) + 1e-9, (
+            name
+        )
+
+
+def test_minestudios_callback_takes_our_policy(policy: TrunkPolicy, batch: dict[str, Any]) -> None:
+    import_minestudio_models()
+    callbacks = importlib.import_module("minestudio.offline.mine_callbacks")
+    latents = run(policy, batch)
+    theirs = callbacks.BehaviorCloneCallback()(batch, 0, "train", latents, policy)
+    ours = BehaviorClone()(batch, 0, "train", latents, policy)
+    assert float(theirs["loss"].detach()) == pytest.approx(float(ours["loss"].detach()), rel=1e-6)
+
+
+def test_divergence_equals_minestudio() -> None:
+    import_minestudio_models()
+    callbacks = importlib.import_module("minestudio.offline.mine_callbacks")
+    torch.manual_seed(2)
+    latents = {
+        name: {"mu": torch.randn(5, 7, requires_grad=True), "log_var": torch.randn(5, 7, requires_grad=True)}
+        for name in ("posterior_dist", "prior_dist")
+    }
+    leaves = [tensor for part in latents.values() for tensor in part.values()]
+    found = []
+    for objective in (KLDivergence(0.3), callbacks.KLDivergenceCallback(0.3)):
+        result = objective({}, 0, "train", latents, None)
+        found.append((result["loss"].detach(), *torch.autograd.grad(result["loss"], leaves)))
+    for ours, theirs in zip(*found, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-7)

@@ -1,0 +1,93 @@
+"""Rows go on from batch to batch, whatever the recordings' lengths."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.offline.recordings import SIZE, write_recordings
+from vpt_gym.errors import VPTGymError
+from vpt_gym.offline.pretrain.pieces import Loader, Pieces, split
+from vpt_gym.offline.recording import Episodes
+
+LENGTHS = (3, 1, 17, 8, 30, 5)
+
+
+def pieces_of(folder: Path, *, rows: int = 3, length: int = 4, batches: int | None = 12, size: int = SIZE) -> Pieces:
+    episodes = [Episodes.of(folder)]
+    chosen = [(0, i) for i in range(len(episodes[0].paths))]
+    return Pieces(episodes, chosen, rows=rows, length=length, batches=batches, seed=1, frame_size=size, keys=())
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_recordings(tmp_path_factory.mktemp("pieces") / "plays", LENGTHS)
+
+
+def test_a_row_is_whole_recordings_one_behind_the_other(folder: Path) -> None:
+    pieces = pieces_of(folder)
+    batches = [pieces[i] for i in range(len(pieces))]
+    episodes = Episodes.of(folder)
+    whole = [episodes.read(i) for i in range(len(LENGTHS))]
+    for row in range(3):
+        frames = np.concatenate([batch["frames"][row].numpy() for batch in batches])
+        actions = np.concatenate([batch["actions"][row].numpy() for batch in batches])
+        first = np.concatenate([batch["first"][row].numpy() for batch in batches])
+        assert first[0]
+        starts = np.flatnonzero(first)
+        for start, end in zip(starts, [*starts[1:], len(first)], strict=True):
+            # The recording is the one that begins with this frame; the last of a row may be cut.
+            match = [w for w in whole if (w["frames"][0] == frames[start]).all()]
+            assert len(match) == 1
+            assert (match[0]["frames"][: end - start] == frames[start:end]).all()
+            assert (match[0]["actions"][: end - start] == actions[start:end]).all()
+            assert end == len(first) or end - start == len(match[0]["frames"])
+
+
+def test_any_batch_by_itself_is_the_same(folder: Path) -> None:
+    straight, jumping = pieces_of(folder), pieces_of(folder)
+    expected = [straight[i] for i in range(12)]
+    for i in (7, 2, 11):
+        for name, values in jumping[i].items():
+            assert (values == expected[i][name]).all()
+    loader = Loader(pieces_of(folder), workers=0)
+    loader.load_state_dict({"next": 9})
+    rest = list(loader)
+    assert len(rest) == 3
+    assert (rest[0]["frames"] == expected[9]["frames"]).all()
+    assert len(list(loader)) == 12
+
+
+def test_one_round_shows_every_frame_once_and_pads(folder: Path) -> None:
+    pieces = pieces_of(folder, batches=None)
+    counted = sum(float(pieces[i]["mask"].sum()) for i in range(len(pieces)))
+    assert counted == sum(LENGTHS)
+
+
+def test_frames_of_another_size_are_resized(folder: Path) -> None:
+    batch = pieces_of(folder, size=24)[0]
+    assert batch["frames"].shape == (3, 4, 24, 24, 3)
+
+
+def test_a_share_of_every_folder_is_held_out(folder: Path) -> None:
+    training, validation = split([Episodes.of(folder)] * 2, 0.2, seed=0)
+    assert {f for f, _ in validation} == {0, 1}
+    assert not set(training) & set(validation)
+    assert len(training) + len(validation) == 2 * len(LENGTHS)
+
+
+def test_less_than_a_batch_is_refused(folder: Path) -> None:
+    with pytest.raises(VPTGymError, match="hold 64 frames, and one batch has 16 x 16"):
+        pieces_of(folder, rows=16, length=16)
+
+
+def test_damaged_recordings_are_named(tmp_path: Path) -> None:
+    plays = write_recordings(tmp_path / "plays", (5, 6))
+    file = plays / "episode-000001.npz"
+    file.write_bytes(file.read_bytes()[:200])
+    with pytest.raises(VPTGymError, match=r"episode-000001.npz is damaged"):
+        Episodes.of(plays)
+    with pytest.raises(VPTGymError, match="holds no recordings"):
+        Episodes.of(tmp_path / "nothing")

@@ -1,0 +1,194 @@
+"""Whole pre-trainings on small recordings: they learn, stop, go on, and leave what `load_encoder` opens."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import signal
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from tests.offline.recordings import SIZE, write_recordings
+from tests.support.network import random_net
+from vpt_gym import load_encoder
+from vpt_gym.config import VPTConfig
+from vpt_gym.encoders.loading import load_network
+from vpt_gym.errors import OptionError, VPTGymError
+from vpt_gym.offline.pretrain.config import PretrainingConfig
+from vpt_gym.weights import save_checkpoint
+
+if importlib.util.find_spec("lightning") is None:
+    pytest.skip("Lightning is not installed (the extra pretrain brings it)", allow_module_level=True)
+from vpt_gym.offline.pretrain.run import pretrain
+
+CONFIG = VPTConfig(
+    hidden_size=32, heads=2, impala_width=1, blocks=2, memory=8, dense_size=16, mlp_ratio=2, frame_size=SIZE
+)
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("pretrain")
+    maps = np.random.default_rng(0).integers(0, 256, (40, 2, 3), dtype=np.uint8)
+    write_recordings(folder / "plays", (9, 20, 14, 30, 25, 11), depth_map=maps)
+    save_checkpoint(random_net(CONFIG), None, folder / "start")
+    return folder
+
+
+def config_of(place: Path, out: str, **options: Any) -> PretrainingConfig:
+    defaults: dict[str, Any] = {
+        "datasets": (str(place / "plays"),),
+        "out": place / out,
+        "source": str(place / "start"),
+        "steps": 8,
+        "rows": 3,
+        "length": 4,
+        "warm_up": 2,
+        "validate_every": 4,
+        "workers": 0,
+        "device": "cpu",
+    }
+    return PretrainingConfig(**{**defaults, **options})
+
+
+def test_it_learns_and_leaves_an_encoder(place: Path) -> None:
+    """A square stands where the action says: cloned on recordings that were not trained on, and more than by chance."""
+    folder = pretrain(config_of(place, "learns", steps=60, validate_every=30, learning_rate=3e-3))
+    figures = (folder / "logs" / "metrics.csv").read_text().splitlines()
+    column = figures[0].split(",").index("val/accuracy")
+    accuracies = [float(line.split(",")[column]) for line in figures[1:] if line.split(",")[column]]
+    assert accuracies[-1] > 0.9
+
+    encoder = load_encoder(str(folder), device="cpu")
+    assert encoder.latent_size == 32
+    assert encoder.heads.actions == {"": 3}
+    assert (folder / "curves.png").read_bytes()[:4] == b"\x89PNG"
+    card = (folder / "README.md").read_text()
+    assert "60 steps" in card
+    assert "accuracy" in card
+    assert json.loads((folder / "pretraining.json").read_text())["steps"] == 60
+
+
+def test_stopped_and_gone_on_equals_uninterrupted(place: Path) -> None:
+    """kill -9 in the middle: the parameters are the same to the bit afterwards."""
+    objective = {"clone": 1.0, "depth_map": 2.0, "inverse": 0.5, "next": 0.5}
+    whole = pretrain(config_of(place, "whole", steps=12, objective=objective))
+    config = config_of(place, "killed", steps=12, objective=objective)
+    script = f"""
+import os, signal, torch
+from pathlib import Path, PosixPath
+from vpt_gym.offline.pretrain.config import PretrainingConfig
+from vpt_gym.offline.pretrain.run import pretrain
+torch.set_num_threads(1)
+def killer(batch, batch_idx, step_name, latents, mine_policy):
+    if step_name == "training" and batch_idx == 6:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return {{}}
+pretrain({config!r}, {{"killer": killer}})
+"""
+    died = subprocess.run([sys.executable, "-c", script], cwd=Path(__file__).parents[2], timeout=120, check=False)
+    assert died.returncode == -signal.SIGKILL
+    assert not (place / "killed" / "model.safetensors").exists()
+    resumed = pretrain(config)
+    expected, found = (load_file(folder / "model.safetensors") for folder in (whole, resumed))
+    assert set(expected) == set(found)
+    for name, tensor in expected.items():
+        assert torch.equal(tensor, found[name]), name
+
+
+@pytest.mark.parametrize(
+    ("train", "moving"),
+    [
+        ("heads", ()),
+        ("norms", ("norm", "ln", ".n.")),
+        ("last", ("recurrent_layer.blocks.1", "lastlayer", "final_ln")),
+        ("lora:2", ("recurrent_layer",)),
+    ],
+)
+def test_frozen_parts_stay_bit_equal(place: Path, train: str, moving: tuple[str, ...]) -> None:
+    folder = pretrain(config_of(place, f"part-{train.replace(':', '-')}", train=train, steps=4))
+    before, after = load_file(place / "start" / "model.safetensors"), load_file(folder / "model.safetensors")
+    changed = {name for name, tensor in before.items() if not torch.equal(tensor, after[name])}
+    if moving:
+        assert changed
+        assert [name for name in changed if not any(part in name for part in moving)] == []
+    else:
+        assert not changed
+    if train.startswith("lora"):
+        assert not any(word in name for name in changed for word in ("norm", "ln", "bias"))
+
+
+def test_an_objective_of_ones_own(place: Path) -> None:
+    seen: list[str] = []
+
+    def own(batch: dict, batch_idx: int, step_name: str, latents: dict, mine_policy: Any) -> dict:
+        seen.append(step_name)
+        return {"loss": latents["final"].square().mean(), "mine": 1.0}
+
+    folder = pretrain(config_of(place, "own", steps=4), {"own": own})
+    assert set(seen) == {"training", "validation"}
+    assert "own_loss" in (folder / "logs" / "metrics.csv").read_text()
+
+
+def test_a_loss_that_is_not_finite_keeps_the_last_checkpoint(place: Path) -> None:
+    def bad(batch: dict, batch_idx: int, step_name: str, latents: dict, mine_policy: Any) -> dict:
+        return {"loss": latents["final"].mean() * (float("nan") if step_name == "training" and batch_idx == 6 else 0.0)}
+
+    with pytest.raises(VPTGymError, match=r"The loss is nan at step 6 .*episode-00000\d.npz"):
+        pretrain(config_of(place, "nan"), {"bad": bad})
+    assert (place / "nan" / "checkpoints" / "last.ckpt").exists()
+    assert not (place / "nan" / "model.safetensors").exists()
+
+
+def test_wrong_folders_and_spaces_are_refused(place: Path) -> None:
+    config = config_of(place, "refused")
+    other = write_recordings(place / "binary", (20,), gym.spaces.MultiBinary(2))
+    with pytest.raises(VPTGymError, match="one action space at a time"):
+        pretrain(replace(config, datasets=(*config.datasets, str(other))))
+    box = write_recordings(place / "box", (20,), gym.spaces.Box(0, 2, (1,), np.float32))
+    with pytest.raises(VPTGymError, match="Discrete, MultiDiscrete and MultiBinary"):
+        pretrain(replace(config, datasets=(str(box),)))
+    with pytest.raises(OptionError, match=r"no objective 'depth': .*depth_map"):
+        pretrain(replace(config_of(place, "unknown"), objective={"depth": 1.0, "depth_map": 1.0}))
+    pretrain(config_of(place, "first", steps=4))
+    with pytest.raises(VPTGymError, match="another rows"):
+        pretrain(config_of(place, "first", steps=4, rows=2))
+    with pytest.raises(VPTGymError, match="something else"):
+        pretrain(config_of(place, "plays"))
+
+
+def test_several_binary_buttons(place: Path) -> None:
+    plays = write_recordings(place / "buttons", (20, 15), gym.spaces.MultiBinary(3))
+    folder = pretrain(config_of(place, "of-buttons", datasets=(str(plays),), steps=4))
+    assert load_encoder(str(folder), device="cpu").heads.actions == {"part000": 2, "part001": 2, "part002": 2}
+
+
+def test_pieces_lose_nothing(place: Path) -> None:
+    """The loss over pieces of 2 with the memory carried equals the loss over one of 8 (no gradients): 1e-5."""
+    from vpt_gym.nn import Memory
+    from vpt_gym.offline.pretrain.policy import TrunkPolicy
+
+    torch.manual_seed(0)
+    policy = TrunkPolicy(load_network(str(place / "start")), {"": 3}, None)
+    frames = torch.randint(0, 256, (2, 8, SIZE, SIZE, 3), dtype=torch.uint8)
+    first = torch.zeros(2, 8, dtype=torch.bool)
+    first[:, 0] = first[1, 5] = True
+    with torch.no_grad():
+        logits = []
+        for length in (8, 2):
+            memory = Memory.empty(CONFIG, 2, blocks=2, device=torch.device("cpu"), dtype=torch.float32)
+            parts = []
+            for start in range(0, 8, length):
+                latents, memory = policy(frames[:, start : start + length], first[:, start : start + length], memory)
+                parts.append(latents["pi_logits"][""])
+            logits.append(torch.cat(parts, dim=1))
+    torch.testing.assert_close(logits[0], logits[1], rtol=1e-5, atol=1e-5)
