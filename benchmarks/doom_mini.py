@@ -16,9 +16,9 @@ from vizdoom import gymnasium_wrapper  # noqa: F401  registers the scenarios
 
 from vpt_gym.config import PRESETS
 from vpt_gym.envs import doom
-from vpt_gym.offline.pretrain.config import PretrainingConfig
-from vpt_gym.offline.pretrain.run import pretrain
-from vpt_gym.offline.record import record
+from vpt_gym.offline.pretraining.config import PretrainingConfig
+from vpt_gym.offline.pretraining.run import pretrain
+from vpt_gym.offline.recorder import record
 
 SCENARIOS = ("Basic", "DeadlyCorridor", "DefendLine", "HealthGathering", "MyWayHome", "Deathmatch")
 HELD_OUT = ("HealthGatheringSupreme", "TakeCover", "DefendCenter", "PredictPosition")

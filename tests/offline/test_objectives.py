@@ -12,8 +12,8 @@ from tests.support.minestudio import import_minestudio_models
 from tests.support.network import random_net
 from vpt_gym.config import VPTConfig
 from vpt_gym.nn import Memory
-from vpt_gym.offline.pretrain.objectives import BehaviorClone, KLDivergence
-from vpt_gym.offline.pretrain.policy import TrunkPolicy
+from vpt_gym.offline.pretraining.objectives import BehaviorClone, KLDivergence
+from vpt_gym.offline.pretraining.policy import TrunkPolicy
 
 CONFIG = VPTConfig(
     hidden_size=32, heads=2, impala_width=1, blocks=2, memory=8, dense_size=16, mlp_ratio=2, frame_size=16

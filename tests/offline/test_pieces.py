@@ -9,7 +9,7 @@ import pytest
 
 from tests.offline.recordings import SIZE, write_recordings
 from vpt_gym.errors import VPTGymError
-from vpt_gym.offline.pretrain.pieces import Loader, Pieces, split
+from vpt_gym.offline.pretraining.pieces import Loader, Pieces, split
 from vpt_gym.offline.recording import Episodes
 
 LENGTHS = (3, 1, 17, 8, 30, 5)

@@ -23,12 +23,12 @@ from vpt_gym import load_encoder
 from vpt_gym.config import VPTConfig
 from vpt_gym.encoders.loading import load_network
 from vpt_gym.errors import OptionError, VPTGymError
-from vpt_gym.offline.pretrain.config import PretrainingConfig
+from vpt_gym.offline.pretraining.config import PretrainingConfig
 from vpt_gym.weights import save_checkpoint
 
 if importlib.util.find_spec("lightning") is None:
     pytest.skip("Lightning is not installed (the extra pretrain brings it)", allow_module_level=True)
-from vpt_gym.offline.pretrain.run import pretrain
+from vpt_gym.offline.pretraining.run import pretrain
 
 CONFIG = VPTConfig(
     hidden_size=32, heads=2, impala_width=1, blocks=2, memory=8, dense_size=16, mlp_ratio=2, frame_size=SIZE
@@ -86,8 +86,8 @@ def test_stopped_and_gone_on_equals_uninterrupted(place: Path) -> None:
     script = f"""
 import os, signal, torch
 from pathlib import Path, PosixPath
-from vpt_gym.offline.pretrain.config import PretrainingConfig
-from vpt_gym.offline.pretrain.run import pretrain
+from vpt_gym.offline.pretraining.config import PretrainingConfig
+from vpt_gym.offline.pretraining.run import pretrain
 torch.set_num_threads(1)
 def killer(batch, batch_idx, step_name, latents, mine_policy):
     if step_name == "training" and batch_idx == 6:
@@ -175,7 +175,7 @@ def test_several_binary_buttons(place: Path) -> None:
 def test_pieces_lose_nothing(place: Path) -> None:
     """The loss over pieces of 2 with the memory carried equals the loss over one of 8 (no gradients): 1e-5."""
     from vpt_gym.nn import Memory
-    from vpt_gym.offline.pretrain.policy import TrunkPolicy
+    from vpt_gym.offline.pretraining.policy import TrunkPolicy
 
     torch.manual_seed(0)
     policy = TrunkPolicy(load_network(str(place / "start")), {"": 3}, None)

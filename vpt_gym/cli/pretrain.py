@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 
 from vpt_gym.cli.arguments import add_command, record_of
-from vpt_gym.offline.pretrain.config import PretrainingConfig
+from vpt_gym.offline.pretraining.config import PretrainingConfig
 
 __all__ = ["add_parser"]
 
@@ -41,7 +41,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 def run(arguments: argparse.Namespace) -> int:
     """Train, with Lightning's progress bar."""
     config = record_of(PretrainingConfig, arguments)
-    from vpt_gym.offline.pretrain.run import pretrain
+    from vpt_gym.offline.pretraining.run import pretrain
 
     folder = pretrain(config)
     print(f"Everything is in {folder}. Next: vpt-gym train ENV --encoder {folder}")

@@ -16,7 +16,7 @@ from vpt_gym.errors import OptionError, VPTGymError
 from vpt_gym.running.options import COUNT, FRACTION, Option, check_options
 
 if TYPE_CHECKING:
-    from vpt_gym.offline.record import Play
+    from vpt_gym.offline.recorder import Play
 
 __all__ = ["add_parser"]
 
@@ -79,7 +79,7 @@ def run(arguments: argparse.Namespace) -> int:
     config = record_of(Recording, arguments)
     import gymnasium as gym
 
-    from vpt_gym.offline.record import record
+    from vpt_gym.offline.recorder import record
     from vpt_gym.providers import qualified_id
 
     make_player = _random if config.policy == "random" else _player(config.policy)

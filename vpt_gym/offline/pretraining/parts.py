@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from vpt_gym.extras import import_extra
-from vpt_gym.offline.pretrain.policy import TrunkPolicy
+from vpt_gym.offline.pretraining.policy import TrunkPolicy
 
 __all__ = ["choose_parts"]
 

@@ -11,10 +11,10 @@ from torch import Tensor, nn
 
 from vpt_gym.errors import VPTGymError
 from vpt_gym.nn import Memory
-from vpt_gym.offline.pretrain.engine import lightning
-from vpt_gym.offline.pretrain.objectives import NULL_CAMERA, Objective
-from vpt_gym.offline.pretrain.pieces import Pieces
-from vpt_gym.offline.pretrain.policy import TrunkPolicy
+from vpt_gym.offline.pretraining.engine import lightning
+from vpt_gym.offline.pretraining.objectives import NULL_CAMERA, Objective
+from vpt_gym.offline.pretraining.pieces import Pieces
+from vpt_gym.offline.pretraining.policy import TrunkPolicy
 
 __all__ = ["Pretraining"]
 

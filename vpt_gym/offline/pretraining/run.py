@@ -13,14 +13,14 @@ from typing import Final
 
 from vpt_gym.encoders.loading import load_network
 from vpt_gym.errors import OptionError, VPTGymError
-from vpt_gym.offline.pretrain.card import write_card, write_curves
-from vpt_gym.offline.pretrain.config import PretrainingConfig
-from vpt_gym.offline.pretrain.engine import lightning
-from vpt_gym.offline.pretrain.module import Pretraining
-from vpt_gym.offline.pretrain.objectives import Objective, make_objectives
-from vpt_gym.offline.pretrain.parts import choose_parts
-from vpt_gym.offline.pretrain.pieces import Loader, Pieces, split
-from vpt_gym.offline.pretrain.policy import TrunkPolicy, parts_of
+from vpt_gym.offline.pretraining.card import write_card, write_curves
+from vpt_gym.offline.pretraining.config import PretrainingConfig
+from vpt_gym.offline.pretraining.engine import lightning
+from vpt_gym.offline.pretraining.module import Pretraining
+from vpt_gym.offline.pretraining.objectives import Objective, make_objectives
+from vpt_gym.offline.pretraining.parts import choose_parts
+from vpt_gym.offline.pretraining.pieces import Loader, Pieces, split
+from vpt_gym.offline.pretraining.policy import TrunkPolicy, parts_of
 from vpt_gym.offline.recording import Episodes
 from vpt_gym.running.files import write_json
 from vpt_gym.weights import VPTHeads, load_heads, resolve, save_checkpoint

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vpt_gym.errors import OptionError
-from vpt_gym.offline.pretrain.policy import TrunkPolicy
+from vpt_gym.offline.pretraining.policy import TrunkPolicy
 
 __all__ = ["BehaviorClone", "InverseDynamics", "KLDivergence", "NextLatent", "Objective", "Target", "make_objectives"]
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from vpt_gym.offline.pretrain.config import PretrainingConfig
+from vpt_gym.offline.pretraining.config import PretrainingConfig
 from vpt_gym.running.files import write_atomically
 
 __all__ = ["read_figures", "write_card", "write_curves"]
