@@ -15,7 +15,6 @@ from stable_baselines3 import PPO
 
 import vpt_gym
 from tests.weights.checkpoints import SMALL, network, policy_kwargs, refusal, write_safetensors
-from tests.weights.checkpoints import needs_safe_torch as needs_safe_torch  # noqa: PLC0414 - a mark
 from vpt_gym.config import VPTConfig
 from vpt_gym.errors import OptionError, VPTGymError, WeightsError
 from vpt_gym.heads import KLPPO, PretrainedHeadPolicy
@@ -51,7 +50,6 @@ def write_crafter(folder: Path, **changes: Any) -> str:
     return str(folder / "cvpt.weights")
 
 
-@needs_safe_torch
 class TestCrafterDojo:
     def test_network_and_head_load(self, tmp_path: Path) -> None:
         encoder: Any = vpt_gym.load_encoder(write_crafter(tmp_path), device="cpu")
@@ -171,7 +169,6 @@ class TestSaving:
         with pytest.raises(WeightsError, match="lacks 9 of the 9 tensors of VPT's heads"):
             _ = other.heads
 
-    @needs_safe_torch
     def test_heads_of_one_part(self, tmp_path: Path) -> None:
         encoder: Any = vpt_gym.load_encoder(write_crafter(tmp_path), device="cpu")
         folder = vpt_gym.save_checkpoint(vpt_gym.load_network(encoder.source), encoder.heads, tmp_path / "saved")
