@@ -187,7 +187,7 @@ _OF_BYTES: list[Mutation] = [
 def value_changed(content: bytes, rng: random.Random) -> bytes:
     try:
         data: Any = json.loads(content)
-    except ValueError:
+    except (ValueError, RecursionError):
         return content
     holder, key = {"": data}, ""
     for _ in range(rng.choice((1, 2, 2, 3, 4))):

@@ -116,7 +116,8 @@ class TorchArchive:
                 take(name, read_tensor(self._path, file, start, dtype, tensor.shape, tensor.strides))
 
     def _refuse(self, asked: str) -> NoReturn:
-        state = "content['state_dict']" if self._path.suffix == ".ckpt" else "content"
+        lightning = "content['state_dict']"
+        state = lightning if self._path.suffix == ".ckpt" else f"({lightning} if 'state_dict' in content else content)"
         kept = f"{{name: value for name, value in {state}.items() if torch.is_tensor(value)}}"
         kept = f"{{'state_dict': {kept}}}" if self._path.suffix == ".ckpt" else kept
         safe = str(self._path.with_name(f"{self._path.stem}-safe{self._path.suffix}"))
