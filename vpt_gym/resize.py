@@ -1,4 +1,4 @@
-"""Resizing frames as VPT was trained: OpenCV's INTER_LINEAR, and for tensors on a GPU the same arithmetic in torch, to the bit."""
+"""Resizing frames as VPT was trained: OpenCV's INTER_LINEAR, and on a GPU the same arithmetic in torch, to the bit."""
 
 from __future__ import annotations
 
