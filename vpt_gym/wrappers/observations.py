@@ -110,6 +110,7 @@ class LatentObservations:
         self._check_whole(observations)
         frames = self._source.of(observations, rows)
         self._first_look.at(frames)
+        self._overwritten.watch(frames)
         if not self._also:
             return frames
         also = {key: as_array(observations[key]) for key in self._also}
@@ -147,9 +148,9 @@ class LatentObservations:
         """The frames alone of observations of single environments."""
         return self._source.of_each(observations)
 
-    def compare_ends(self, last: Seen, opening: Seen) -> None:
-        """Warns once when last frames are the opening frames of the same rows' next episodes."""
-        self._overwritten.compare(image_of(last), image_of(opening))
+    def compare_ends(self, last: Seen, opening: Seen, rows: npt.NDArray[np.int64]) -> None:
+        """Warns once when the last frames of rows are the opening frames of their next episodes: what `seen` gave last."""
+        self._overwritten.compare(image_of(last), image_of(some(opening, rows)), rows)
 
     def _check_whole(self, observation: Any) -> None:
         # Before anything is encoded: a refused observation must not have moved the memory.

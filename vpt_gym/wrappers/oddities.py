@@ -17,6 +17,9 @@ LOOKS: Final = 32
 PLAIN: Final = 8
 """Moving pictures in colour after which nobody need look any longer."""
 
+GRAIN: Final = 8
+"""Every so many pixels are enough to see whether a picture moves."""
+
 DARKEST: Final = 15
 """Ids of objects go no higher; a picture that somebody drew does."""
 
@@ -81,19 +84,27 @@ def _differ(left: npt.NDArray[np.uint8], right: npt.NDArray[np.uint8]) -> npt.ND
 
 
 class Overwritten:
-    """Notices last frames that are the next episode's opening frames to the bit, and warns once."""
+    """Notices last frames that are the next episode's opening frames to the bit, though the picture moves; warns once."""
 
     def __init__(self, owner: str) -> None:
         self._owner = owner
         self._said = False
+        self._before: Any = None
+        self._now: Any = None
 
-    def compare(self, last_nhwc: Any, opening_nhwc: Any) -> None:
-        """Looks at last and opening frames, resized, of the same rows: arrays or tensors uint8 [n, size, size, 3]."""
-        if self._said:
+    def watch(self, frames_nhwc: Any) -> None:
+        """Remembers a little of each step's frames, uint8 [N, size, size, 3], array or tensor."""
+        if not self._said:
+            coarse = frames_nhwc[:, ::GRAIN, ::GRAIN]
+            self._before, self._now = self._now, coarse.clone() if isinstance(coarse, Tensor) else coarse.copy()
+
+    def compare(self, last_nhwc: Any, opening_nhwc: Any, rows: npt.NDArray[np.int64]) -> None:
+        """Looks at last and opening frames, resized, of these rows of the step that was watched last."""
+        if self._said or self._before is None:
             return
-        for last, opening in zip(last_nhwc, opening_nhwc, strict=True):
-            # An even picture, such as the black of a game that is over, is no sign.
-            if bool((last == opening).all()) and int(last.min()) != int(last.max()):
+        for last, opening, row in zip(last_nhwc, opening_nhwc, rows.tolist(), strict=True):
+            # Where the picture stands still anyway, its last frame may well be as its first.
+            if bool((last == opening).all()) and bool((self._before[row] != self._now[row]).any()):
                 self._said = True
                 warnings.warn(
                     f"{self._owner}: an episode's last frame is its next one's opening frame, to the bit. If the environment "

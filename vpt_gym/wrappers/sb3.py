@@ -15,7 +15,7 @@ from torch import Tensor
 from vpt_gym.encoders import Encoder, Stream, as_encoder
 from vpt_gym.errors import ObservationError, ResetNeeded
 from vpt_gym.wrappers.chain import check_kind, layers
-from vpt_gym.wrappers.observations import LatentObservations, Latents, Seen, image_of, refuse_latents, some
+from vpt_gym.wrappers.observations import LatentObservations, Latents, Seen, image_of, refuse_latents
 
 __all__ = ["VecVPTLatent"]
 
@@ -137,7 +137,7 @@ class VecVPTLatent(VecEnvWrapper):
             )
         last = [infos[row]["terminal_observation"] for row in rows]
         frames = self._latent_observations.seen_of_each(last)
-        self._latent_observations.compare_ends(frames, some(opening, rows))
+        self._latent_observations.compare_ends(frames, opening, rows)
         latents = self._encode(frames, opened[rows], rows)
         result = list(infos)
         for row, latent, observation in zip(rows, latents, last, strict=True):

@@ -160,7 +160,7 @@ class VPTLatentObservation(VectorWrapper):
             )
         final = [_row_of(final_obs, row) for row in rows]
         frames = self._latent_observations.seen_of_each(final)
-        self._latent_observations.compare_ends(frames, some(opening, rows))
+        self._latent_observations.compare_ends(frames, opening, rows)
         latents = self._step_rows(frames, opened[rows], rows)
         encoded = np.full(self.num_envs, None, dtype=object)
         for row, latent, observation in zip(rows, latents, final, strict=True):
