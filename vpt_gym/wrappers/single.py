@@ -8,7 +8,7 @@ from typing import Any, SupportsFloat
 import gymnasium as gym
 import numpy as np
 
-from vpt_gym.encoders import Encoder, Stream, as_encoder
+from vpt_gym.encoders import Encoder, EncoderBase, Lent, Stream, as_encoder
 from vpt_gym.errors import ObservationError, ResetNeeded
 from vpt_gym.wrappers.chain import check_kind, layers
 from vpt_gym.wrappers.observations import LatentObservations, owner_of
@@ -62,9 +62,13 @@ class VPTLatentObservation(gym.ObservationWrapper[Any, Any, Any], gym.utils.Reco
         self._latent_observations = LatentObservations(
             env, env.observation_space, self.encoder, image_key, keep, owner, to
         )
+        recorded = dict(self.encoder.recorded)
+        if not isinstance(recorded["encoder"], (str, EncoderBase)):
+            # An encoder of the user's own need not know what a deep copy of it is, and its weights are large.
+            recorded["encoder"] = Lent(recorded["encoder"])
         gym.utils.RecordConstructorArgs.__init__(
             self,
-            **self.encoder.recorded,
+            **recorded,
             image_key=image_key,
             keep=list(keep),
             to=to,
