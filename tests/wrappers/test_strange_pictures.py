@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from types import SimpleNamespace
 from typing import Any
 
 import gymnasium as gym
@@ -107,10 +108,16 @@ class TestWhatTheChainTells:
                     VecVPTLatent(venv, encoder)
 
     def test_an_environment_that_stacks_by_itself(self, encoder: VPTEncoder) -> None:
-        env = Shown(picture(3, 84, 84))
-        env.grayscale = True  # type: ignore[attr-defined]
-        with pytest.raises(ObservationError, match="Shown makes its pictures grey and stacks three of them"):
-            vpt_gym.VPTLatentObservation(env, encoder)
+        """By an attribute as ALE's, a setting of EnvPool's spec, an argument in Gymnasium's."""
+        for told in (
+            {"grayscale": True},
+            {"spec": SimpleNamespace(gray_scale=True)},
+            {"spec": SimpleNamespace(id="X-v0", kwargs={"grayscale": True})},
+        ):
+            env = Shown(picture(3, 84, 84))
+            vars(env).update(told)
+            with pytest.raises(ObservationError, match="Shown makes its pictures grey and stacks three of them"):
+                vpt_gym.VPTLatentObservation(env, encoder)
 
     def test_a_grey_picture_said_three_times_is_one(self, encoder: VPTEncoder) -> None:
         grey = TransformObservation(

@@ -33,25 +33,27 @@ def _own(layer: Any) -> dict[str, Any]:
     return getattr(layer, "__dict__", {})
 
 
+def _setting(layer: Any, name: str) -> Any:
+    """What a layer was made with: an attribute of it or of its spec, or an argument that its spec holds."""
+    own = _own(layer)
+    spec = own.get("spec")
+    return own.get(name, getattr(spec, name, (getattr(spec, "kwargs", None) or {}).get(name)))
+
+
 def check_kind(env: object, kind: type, wraps: str) -> None:
     """Raises VPTGymError, which says what to do instead, unless `env` is of the kind that a wrapper `wraps`."""
     name = type(env).__name__
-    modules = {base.__module__.partition(".")[0] for base in type(env).__mro__}
     count = getattr(getattr(env, "unwrapped", env), "num_envs", 1)
     if kind is gym.Env and isinstance(env, gym.Env) and isinstance(count, int) and count > 1:
-        raise VPTGymError(
-            f"{wraps}, one environment, but a {name} of {count} environments came, which is no Gymnasium vector environment "
-            "either; put it into a gymnasium.vector.VectorEnv that says when it resets (docs/wrappers.md has the lines, for "
-            "EnvPool), and that into vpt_gym.vector.VPTLatentObservation."
+        remedy = (
+            "use vpt_gym.vector.VPTLatentObservation"
+            if isinstance(env, gym.vector.VectorEnv)
+            else "put it into a gymnasium.vector.VectorEnv that says when it resets (docs/wrappers.md has the lines), and that "
+            "into vpt_gym.vector.VPTLatentObservation"
         )
+        raise VPTGymError(f"{wraps}, one environment, but a {name} of {count} environments came; {remedy}.")
     if isinstance(env, kind):
         return
-    if "envpool" in modules:
-        raise VPTGymError(
-            f"{wraps}, but EnvPool's {name} came; put it into a gymnasium.vector.VectorEnv with "
-            "metadata['autoreset_mode'] = AutoresetMode.NEXT_STEP (docs/wrappers.md has the lines), and that into "
-            "vpt_gym.vector.VPTLatentObservation."
-        )
     if not _of_our_kinds(env) and callable(getattr(env, "reset", None)) and callable(getattr(env, "step", None)):
         raise VPTGymError(
             f"{wraps}, but {type(env).__module__}.{name} came, which speaks like an environment of the old Gym's API and is "
@@ -80,7 +82,7 @@ def refuse_stack(env: Any, source: FrameSource) -> None:
         if _channels(layer, source) != 3:
             return
         name = type(layer).__name__
-        grey = any(_own(layer).get(setting) is True for setting in GREY)
+        grey = any(_setting(layer, name) is True for name in GREY)
         stacked = "stack" in name.lower() and inner is not None and _channels(inner, source) == 1
         if grey or stacked:
             raise ObservationError(

@@ -59,8 +59,9 @@ def refuse_latents(space: gym.Space[Any], owner: str) -> None:
 
 def owner_of(env: Any) -> str:
     """What messages call an environment: its id if it has one, else its class."""
-    spec = getattr(env, "spec", None)
-    return spec.id if spec is not None else type(env.unwrapped).__name__
+    # A spec of another kind than Gymnasium's, such as EnvPool's, may have none.
+    env_id = getattr(getattr(env, "spec", None), "id", None)
+    return env_id if isinstance(env_id, str) else type(env.unwrapped).__name__
 
 
 class LatentObservations:

@@ -226,7 +226,7 @@ def _autoreset_mode(env: VectorEnv[Any, Any, Any], owner: str) -> AutoresetMode:
     if not isinstance(mode, AutoresetMode):
         raise ObservationError(
             f"{owner}: the vector environment must say when it resets: metadata['autoreset_mode'] must be a "
-            f"gymnasium.vector.AutoresetMode, but it is {mode!r}; set it to what the environment does."
+            f"gymnasium.vector.AutoresetMode, but it is {mode!r}; set it to what the environment does (EnvPool's: NEXT_STEP)."
         )
     return mode
 
