@@ -23,10 +23,7 @@ from vpt_gym.running.options import (
     one_of,
 )
 
-__all__ = ["ALGORITHMS", "ENCODER_OPTIONS", "EVALUATION_SEED", "Algorithm", "EvaluationConfig", "TrainingConfig"]
-
-EVALUATION_SEED: Final = 1_000_000
-"""Added to a run's seed for its evaluation and its random policy: both open on episodes that training has not seen."""
+__all__ = ["ALGORITHMS", "ENCODER_OPTIONS", "Algorithm", "EvaluationConfig", "TrainingConfig"]
 
 SEEDS: Final = 2**32
 """NumPy's global generator, which Stable-Baselines3 seeds, takes seeds below this."""
@@ -155,8 +152,7 @@ class TrainingConfig:
 
     def __post_init__(self) -> None:
         check_options(self)
-        # Environment i takes seed + i, and `vpt-gym eval` starts one above the run's own evaluation.
-        check_seed(self.seed, EVALUATION_SEED + 1 + self.n_envs)
+        check_seed(self.seed)
         known = ALGORITHMS[self.algo].defaults
         for name, value in self.hyperparameters.items():
             if name not in known:
@@ -221,9 +217,10 @@ class EvaluationConfig:
 
     folder: Annotated[Path, Option("a run folder of vpt-gym train", flag="RUN")]
     episodes: Annotated[int, _playing("how many", COUNT)] = 20
-    seed: Annotated[int | None, _playing("of environments and sampling (default: one that training has not used)")] = (
-        None
-    )
+    seed: Annotated[
+        int | None,
+        _playing("of environments and sampling; whatever it is, no training has seen the episodes (default: the run's)"),
+    ] = None
     deterministic: Annotated[
         bool, _playing("take the likeliest action at every step, instead of sampling, as training does")
     ] = False
@@ -239,17 +236,15 @@ class EvaluationConfig:
 
     def __post_init__(self) -> None:
         check_options(self)
+        if self.seed is not None:
+            check_seed(self.seed)
 
 
-def check_seed(seed: int, room: int) -> None:
-    """Refuse a seed that leaves no room for the seeds that are counted up from it.
-
-    Args:
-        seed: the seed.
-        room: how far above it the seeds reach.
+def check_seed(seed: int) -> None:
+    """Refuse a seed that NumPy's global generator cannot take.
 
     Raises:
         OptionError: it is below 0 or too large.
     """
-    if not 0 <= seed < SEEDS - room:
-        raise OptionError(f"seed must be from 0 to {SEEDS - room - 1}, not {seed}.")
+    if not 0 <= seed < SEEDS:
+        raise OptionError(f"seed must be from 0 to {SEEDS - 1}, not {seed}.")

@@ -71,8 +71,8 @@ def check_env(config: TrainingConfig) -> float:
     return fps
 
 
-def latent_envs(config: TrainingConfig, encoder: Encoder, n_envs: int, seed: int) -> VecVPTLatent:
-    """The run's environments, each in a process of its own, behind its encoder.
+def latent_envs(config: TrainingConfig, encoder: Encoder, n_envs: int) -> VecVPTLatent:
+    """The run's environments, each in a process of its own, behind its encoder; `seed_each` gives them their seeds.
 
     Raises:
         VPTGymError: as for `make_latent_vec_env`.
@@ -81,7 +81,6 @@ def latent_envs(config: TrainingConfig, encoder: Encoder, n_envs: int, seed: int
         config.env_id,
         n_envs,
         encoder=encoder,
-        seed=seed,
         env_kwargs=config.env_kwargs,
         image_key=config.image_key,
         keep=config.keep,
