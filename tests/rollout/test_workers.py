@@ -107,7 +107,7 @@ def test_a_refusal_in_a_worker_is_raised_here_as_it_was(refusing: int, capfd: py
     makers: list[Callable[[], gym.Env[Any, Any]]] = [lambda: LightEnv(render_mode="rgb_array")] * 2
     makers[refusing] = refused
     before = set(multiprocessing.active_children())
-    with pytest.raises(NonFiniteLatent, match="^planted$") as caught:
+    with pytest.raises(NonFiniteLatent, match=r"^planted$") as caught:
         WorkerVecEnv(makers)
     assert caught.value.rows == [3]
     assert set(multiprocessing.active_children()) <= before

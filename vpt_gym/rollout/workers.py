@@ -86,7 +86,9 @@ class WorkerVecEnv(SubprocVecEnv):
         with self._death_explained():
             values = super().get_attr(attr_name, indices)
         for value in values:
-            if isinstance(value, VPTGymError):  # of a `_Refused`: VecEnv's constructor asks every worker for `render_mode`
+            if isinstance(
+                value, VPTGymError
+            ):  # of a `_Refused`: VecEnv's constructor asks every worker for `render_mode`
                 self.close()
                 raise value
         return values

@@ -91,7 +91,8 @@ def play(
             done += 1
             reporter.playing(what, done, episodes)
 
-    venv.unwrapped.seed_each(seeds.envs)
+    workers: Any = venv.unwrapped
+    workers.seed_each(seeds.envs)
     returns, _ = evaluate_policy(
         policy, venv, episodes, deterministic=deterministic, callback=after_step, return_episode_rewards=True
     )

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import gymnasium as gym
 import numpy as np
 import numpy.typing as npt
 from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper
@@ -68,6 +70,15 @@ class VecVPTLatent(VecEnvWrapper):
         self.encoder = loaded
         self.latent_stream: Stream = loaded.stream(venv.num_envs)
         self._was_reset = False
+
+    @property
+    def observation_space(self) -> gym.Space[Any]:
+        """A fresh copy each time: VecNormalize rewrites a Dict space that it is given, also the one of what it wraps."""
+        return copy.deepcopy(self._latent_observations.space)
+
+    @observation_space.setter
+    def observation_space(self, space: gym.Space[Any]) -> None:
+        """Stable-Baselines3 sets it while it constructs; it stays what the latents are."""
 
     def reset(self) -> Any:
         """Resets all environments; the observations are the opening frames' latents."""
