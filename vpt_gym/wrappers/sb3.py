@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from types import CodeType, FunctionType
 from typing import Any, Final
 
+import gymnasium as gym
 import numpy as np
 import numpy.typing as npt
 from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecEnv, VecEnvWrapper
@@ -76,6 +78,15 @@ class VecVPTLatent(VecEnvWrapper):
         self._was_reset = False
         self._opens = np.ones(venv.num_envs, np.bool_)
         """Rows whose next frame opens an episode, because the opening frame itself was refused."""
+
+    @property
+    def observation_space(self) -> gym.Space[Any]:
+        """A fresh copy each time: VecNormalize rewrites a Dict space that it is given, also the one of what it wraps."""
+        return copy.deepcopy(self._latent_observations.space)
+
+    @observation_space.setter
+    def observation_space(self, space: gym.Space[Any]) -> None:
+        """Stable-Baselines3 sets it while it constructs; it stays what the latents are."""
 
     def reset(self) -> Any:
         """Resets all environments; the observations are the opening frames' latents."""
