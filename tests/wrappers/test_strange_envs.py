@@ -259,7 +259,7 @@ class TestOtherKinds:
                 wrapper(OldGym(), encoder)  # type: ignore[operator]
 
     def test_many_in_one(self, encoder: VPTEncoder) -> None:
-        with pytest.raises(VPTGymError, match=r"a ManyInOne of 8 environments came, .*VectorEnv that says when"):
+        with pytest.raises(VPTGymError, match=r"a ManyInOne of 8 environments came; .*VectorEnv that says when"):
             vpt_gym.VPTLatentObservation(ManyInOne(), encoder)
 
     def test_missing_ends_are_told_before_the_first(self, encoder: VPTEncoder) -> None:

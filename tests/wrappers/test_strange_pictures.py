@@ -111,7 +111,7 @@ class TestWhatTheChainTells:
         """By an attribute as ALE's, a setting of EnvPool's spec, an argument in Gymnasium's."""
         for told in (
             {"grayscale": True},
-            {"spec": SimpleNamespace(gray_scale=True)},
+            {"spec": SimpleNamespace(config=SimpleNamespace(gray_scale=True))},
             {"spec": SimpleNamespace(id="X-v0", kwargs={"grayscale": True})},
         ):
             env = Shown(picture(3, 84, 84))

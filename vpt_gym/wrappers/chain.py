@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from itertools import pairwise
 from typing import Any, Final
 
@@ -33,11 +33,14 @@ def _own(layer: Any) -> dict[str, Any]:
     return getattr(layer, "__dict__", {})
 
 
-def _setting(layer: Any, name: str) -> Any:
-    """What a layer was made with: an attribute of it or of its spec, or an argument that its spec holds."""
+def _says(layer: Any, name: str) -> bool:
+    """Whether a layer was made with a setting on: an attribute of it, an argument in its spec, or in EnvPool's configuration."""
     own = _own(layer)
     spec = own.get("spec")
-    return own.get(name, getattr(spec, name, (getattr(spec, "kwargs", None) or {}).get(name)))
+    places = (own, getattr(spec, "kwargs", None), getattr(spec, "config", None))
+    return any(
+        (place.get(name) if isinstance(place, Mapping) else getattr(place, name, None)) is True for place in places
+    )
 
 
 def check_kind(env: object, kind: type, wraps: str) -> None:
@@ -47,7 +50,7 @@ def check_kind(env: object, kind: type, wraps: str) -> None:
     if kind is gym.Env and isinstance(env, gym.Env) and isinstance(count, int) and count > 1:
         remedy = (
             "use vpt_gym.vector.VPTLatentObservation"
-            if isinstance(env, gym.vector.VectorEnv)
+            if issubclass(type(env), gym.vector.VectorEnv)
             else "put it into a gymnasium.vector.VectorEnv that says when it resets (docs/wrappers.md has the lines), and that "
             "into vpt_gym.vector.VPTLatentObservation"
         )
@@ -82,7 +85,7 @@ def refuse_stack(env: Any, source: FrameSource) -> None:
         if _channels(layer, source) != 3:
             return
         name = type(layer).__name__
-        grey = any(_setting(layer, name) is True for name in GREY)
+        grey = any(_says(layer, setting) for setting in GREY)
         stacked = "stack" in name.lower() and inner is not None and _channels(inner, source) == 1
         if grey or stacked:
             raise ObservationError(
