@@ -43,7 +43,7 @@ def _says(layer: Any, name: str) -> bool:
     )
 
 
-def check_kind(env: object, kind: type, wraps: str) -> None:
+def check_kind(env: Any, kind: type, wraps: str) -> None:
     """Raises VPTGymError, which says what to do instead, unless `env` is of the kind that a wrapper `wraps`."""
     name = type(env).__name__
     count = getattr(getattr(env, "unwrapped", env), "num_envs", 1)
