@@ -100,6 +100,67 @@ class TestSwitches:
         thread.join()
         assert seen == [wishes(rounded)]
 
+    def test_a_thread_does_not_wait_for_itself(self) -> None:
+        """What needs TF32 inside float32 gets it, and float32 is back behind it; another thread waits for both."""
+        exact, rounded = _switches("cuda", tf32=False), _switches("cuda", tf32=True)
+        before = values(exact)
+        seen: list[list[object]] = []
+
+        def nested() -> None:
+            with _SWITCHES.held(exact):
+                with _SWITCHES.held(rounded), _SWITCHES.held(rounded):
+                    seen.append(values(rounded))
+                    with _SWITCHES.held(exact):
+                        seen.append(values(exact))
+                    seen.append(values(rounded))
+                seen.append(values(exact))
+
+        thread = threading.Thread(target=nested, daemon=True)
+        thread.start()
+        thread.join(timeout=30)
+        assert seen == [wishes(rounded), wishes(exact), wishes(rounded), wishes(exact)]
+        assert values(exact) == before
+
+    def test_what_is_held_inside_another_value_is_the_threads_own(self) -> None:
+        exact, rounded = _switches("cuda", tf32=False), _switches("cuda", tf32=True)
+        seen: list[list[object]] = []
+
+        def other() -> None:
+            with _SWITCHES.held(rounded):
+                seen.append(values(rounded))
+
+        thread = threading.Thread(target=other)
+        with _SWITCHES.held(exact):
+            with _SWITCHES.held(rounded):
+                thread.start()
+                thread.join(timeout=0.2)
+                assert not seen
+            assert values(exact) == wishes(exact)
+        thread.join(timeout=30)
+        assert seen == [wishes(rounded)]
+
+    def test_two_that_would_wait_for_each_other_are_told(self) -> None:
+        exact, rounded = _switches("cuda", tf32=False), _switches("cuda", tf32=True)
+        both = threading.Barrier(2)
+        said: list[str] = []
+
+        def nested() -> None:
+            try:
+                with _SWITCHES.held(exact):
+                    both.wait(timeout=30)
+                    with _SWITCHES.held(rounded):
+                        said.append("computed")
+            except VPTGymError as error:
+                said.append(str(error))
+
+        threads = [threading.Thread(target=nested, daemon=True) for _ in range(2)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(timeout=30)
+        assert sorted(said)[1] == "computed"
+        assert "each would wait for the other" in sorted(said)[0]
+
     def test_wishes_that_do_not_touch_do_not_wait(self) -> None:
         entered = threading.Event()
 

@@ -1,4 +1,4 @@
-"""Tensors are resized as OpenCV resizes arrays, to the bit."""
+"""Tensors are resized as OpenCV resizes arrays, to the bit: on the CPU by OpenCV, elsewhere by its arithmetic in torch."""
 
 from __future__ import annotations
 
@@ -9,14 +9,16 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vpt_gym.resize import resize
+from vpt_gym.resize import resize, resize_in_torch
 
 SIZES = st.sampled_from([1, 8, 64, 84, 128, 144, 224])
 
 
 def both(height: int, width: int, channels: int, size: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
     frames = np.random.default_rng(seed).integers(0, 256, (2, height, width, channels), dtype=np.uint8)
-    ours = resize(torch.from_numpy(frames), size)
+    if (height, width) == (size, size):
+        return resize(torch.from_numpy(frames), size).numpy(), resize(frames, size)
+    ours = resize_in_torch(torch.from_numpy(frames), size)
     assert ours.dtype == torch.uint8
     return ours.numpy(), resize(frames, size)
 
@@ -60,16 +62,25 @@ def test_whole_multiples(size: int, down: int, across: int) -> None:
 def test_extremes_do_not_overflow() -> None:
     for value in (0, 255):
         frame = np.full((1, 50, 70, 3), value, np.uint8)
-        assert int(resize(torch.from_numpy(frame), 128).float().mean()) == value
+        assert int(resize_in_torch(torch.from_numpy(frame), 128).float().mean()) == value
 
 
 def test_views_of_every_kind() -> None:
     """Channels first, reversed, expanded: whatever lies behind the tensor."""
     frames = np.random.default_rng(0).integers(0, 256, (2, 3, 40, 50), dtype=np.uint8)
     turned = torch.from_numpy(frames).permute(0, 2, 3, 1)
-    assert np.array_equal(resize(turned, 64).numpy(), resize(frames.transpose(0, 2, 3, 1), 64))
     grey = torch.from_numpy(frames[:, 0])[..., None].expand(-1, -1, -1, 3)
-    assert np.array_equal(resize(grey, 20).numpy()[..., :1], resize(frames[:, 0][..., None], 20))
+    for resized in (resize, resize_in_torch):
+        assert np.array_equal(resized(turned, 64).numpy(), resize(frames.transpose(0, 2, 3, 1), 64))
+        assert np.array_equal(resized(grey, 20).numpy()[..., :1], resize(frames[:, 0][..., None], 20))
+
+
+def test_tensors_on_the_cpu_go_through_opencv(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("vpt_gym.resize.resize_in_torch", lambda *_: pytest.fail("whole frames were widened to int32"))
+    frames = np.random.default_rng(0).integers(0, 256, (2, 90, 160, 3), dtype=np.uint8)
+    small = resize(torch.from_numpy(frames), 128)
+    assert isinstance(small, torch.Tensor)
+    assert np.array_equal(small.numpy(), resize(frames, 128))
 
 
 def test_without_optimised_code() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -158,10 +159,14 @@ class _MatmulPrecision:
 
 
 class _Held:
-    """One setting that somebody holds: its wanted value, the one it had before, and by how many it is held."""
+    """One setting that somebody holds: its wanted value, the one it had before, and how often each thread holds it.
 
-    def __init__(self, wanted: object, before: object) -> None:
-        self.wanted, self.before, self.users = wanted, before, 0
+    Where a thread that holds it needs another value meanwhile, `outer` is what it held until then.
+    """
+
+    def __init__(self, wanted: object, before: object, outer: _Held | None = None) -> None:
+        self.wanted, self.before, self.outer = wanted, before, outer
+        self.users: Counter[int] = Counter()
 
 
 class _Switches:
@@ -170,34 +175,75 @@ class _Switches:
     def __init__(self) -> None:
         self._changed = threading.Condition()
         self._held: dict[tuple[str, str], _Held] = {}
+        self._waiting: set[int] = set()
 
     @contextmanager
     def held(self, switches: tuple[Switch, ...]) -> Iterator[None]:
-        """Sets what nobody holds yet, and puts it back behind its last user; who wishes another value waits for that."""
+        """Sets what nobody holds yet, and puts it back behind its last user; who wishes another value waits for that.
+
+        A thread never waits for itself: inside one value it may hold another, alone.
+
+        Raises:
+            VPTGymError: two threads would wait for each other for ever.
+        """
+        me = threading.get_ident()
         with self._changed:
-            while not all(self._free(switch) for switch in switches):
-                self._changed.wait()
+            self._wait(switches, me)
             for switch in switches:
-                held = self._held.setdefault(_key(switch), _Held(switch.wanted, getattr(switch.place, switch.name)))
-                if not held.users and held.before != held.wanted:
-                    setattr(switch.place, switch.name, held.wanted)
-                held.users += 1
+                self._take(switch, me)
         try:
             yield
         finally:
             with self._changed:
                 for switch in switches:
-                    held = self._held[_key(switch)]
-                    held.users -= 1
-                    if not held.users:
-                        del self._held[_key(switch)]
-                        if held.before != held.wanted:
-                            setattr(switch.place, switch.name, switch.inherited(held.before))
+                    self._leave(switch, me)
                 self._changed.notify_all()
 
-    def _free(self, switch: Switch) -> bool:
+    def _wait(self, switches: tuple[Switch, ...], me: int) -> None:
+        try:
+            while not all(self._free(switch, me) for switch in switches):
+                self._waiting.add(me)
+                for switch in switches:
+                    held = self._held.get(_key(switch))
+                    if held is not None and held.users[me] and self._waiting & set(held.users) - {me}:
+                        raise VPTGymError(
+                            f"Two threads hold torch's {switch.name} at {held.wanted!r} and both need another value meanwhile, "
+                            "so each would wait for the other: use encoders of one precision inside another, or one thread."
+                        )
+                self._changed.wait()
+        finally:
+            self._waiting.discard(me)
+
+    def _free(self, switch: Switch, me: int) -> bool:
         held = self._held.get(_key(switch))
-        return held is None or held.wanted == switch.wanted
+        if held is None or set(held.users) == {me}:
+            return True
+        # What a thread holds inside another value is its own, because it puts that value back when it leaves.
+        return held.wanted == switch.wanted and held.outer is None
+
+    def _take(self, switch: Switch, me: int) -> None:
+        held = self._held.get(_key(switch))
+        if held is None or held.wanted != switch.wanted:
+            held = _Held(switch.wanted, getattr(switch.place, switch.name), outer=held)
+            self._held[_key(switch)] = held
+            if held.before != held.wanted:
+                setattr(switch.place, switch.name, held.wanted)
+        held.users[me] += 1
+
+    def _leave(self, switch: Switch, me: int) -> None:
+        held = self._held[_key(switch)]
+        held.users[me] -= 1
+        held.users = +held.users  # without those at 0
+        if held.users:
+            return
+        if held.outer is None:
+            del self._held[_key(switch)]
+            before = switch.inherited(held.before)
+        else:
+            self._held[_key(switch)] = held.outer
+            before = held.before
+        if held.before != held.wanted:
+            setattr(switch.place, switch.name, before)
 
 
 def _key(switch: Switch) -> tuple[str, str]:

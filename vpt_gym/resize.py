@@ -1,4 +1,4 @@
-"""Resizing frames as VPT was trained: OpenCV's INTER_LINEAR, and for tensors the same arithmetic in torch, to the bit."""
+"""Resizing frames as VPT was trained: OpenCV's INTER_LINEAR, and on a GPU the same arithmetic in torch, to the bit."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-__all__ = ["resize"]
+__all__ = ["resize", "resize_in_torch"]
 
 
 @overload
@@ -36,7 +36,10 @@ def resize(frames_nhwc: npt.NDArray[np.uint8] | Tensor, size: int) -> npt.NDArra
     if (height, width) == (size, size):
         return frames_nhwc
     if isinstance(frames_nhwc, Tensor):
-        return _resized(frames_nhwc, size)
+        if frames_nhwc.device.type == "cpu":
+            # OpenCV reads the tensor's own bytes, where torch would widen whole frames to int32 first.
+            return torch.from_numpy(resize(frames_nhwc.numpy(), size))
+        return resize_in_torch(frames_nhwc, size)
     out_nhwc = np.empty((count, size, size, channels), np.uint8)
     for frame_hwc, out_hwc in zip(frames_nhwc, out_nhwc, strict=True):
         small = cv2.resize(frame_hwc, (size, size), interpolation=cv2.INTER_LINEAR)
@@ -44,8 +47,10 @@ def resize(frames_nhwc: npt.NDArray[np.uint8] | Tensor, size: int) -> npt.NDArra
     return out_nhwc
 
 
-def _resized(frames_nhwc: Tensor, size: int) -> Tensor:
-    """OpenCV's arithmetic on bytes: weights of 11 bits, and a vertical pass that drops bits in three places.
+def resize_in_torch(frames_nhwc: Tensor, size: int) -> Tensor:
+    """As `resize`, for a tensor on any device that has another size, without OpenCV.
+
+    OpenCV's arithmetic on bytes: weights of 11 bits, and a vertical pass that drops bits in three places.
 
     Source: `HResizeLinear`, `VResizeLinear` and `resizeGeneric_` of OpenCV (modules/imgproc/src/resize.cpp). Tests compare it
     with the OpenCV that is installed.

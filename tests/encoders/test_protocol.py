@@ -166,6 +166,39 @@ def test_the_spec_holds_the_encoder_itself() -> None:
         gym.registry.pop("ScriptedExtra-v0")
 
 
+class Foreign:
+    """An encoder by the protocol alone, too large to be copied."""
+
+    def __init__(self) -> None:
+        self._inner = SumEncoder()
+        for name in ("latent_size", "latent_space", "frame_size", "also_reads", "device", "precision", "backend"):
+            setattr(self, name, getattr(self._inner, name))
+        self.fingerprint, self.stream, self.encode = "foreign", self._inner.stream, self._inner.encode
+        self.describe, self.close = self._inner.describe, self._inner.close
+
+    @property
+    def recorded(self) -> dict[str, Any]:
+        return {"encoder": self, "encoder_options": None}
+
+    def __deepcopy__(self, memo: Any) -> Any:
+        raise AssertionError("the encoder was copied")
+
+
+def test_a_foreign_encoder_is_never_copied() -> None:
+    """Neither by the wrapper that records it, nor by wrappers outside, nor by what builds the environment again."""
+    gym.register("ScriptedExtra-v0", ScriptedEnv, kwargs={"extra": True}, disable_env_checker=True)
+    try:
+        encoder = Foreign()
+        inner = vpt_gym.VPTLatentObservation(gym.make("ScriptedExtra-v0"), encoder)  # type: ignore[arg-type]
+        outer = gym.wrappers.TimeLimit(inner, 5)
+        assert outer.spec is not None
+        again: Any = gym.make(outer.spec)
+        assert again.get_wrapper_attr("encoder") is encoder
+        assert np.array_equal(again.reset(seed=0)[0], outer.reset(seed=0)[0])
+    finally:
+        gym.registry.pop("ScriptedExtra-v0")
+
+
 def test_entries_that_are_not_there() -> None:
     with pytest.raises(ObservationError, match=r"reads 'ammo', 'room' .* but 'ammo' is not there \(it is a Box\)"):
         vpt_gym.VPTLatentObservation(ScriptedEnv(), SumEncoder())

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 import vpt_gym
+from tests.support.scripted import ScriptedEnv
 from vpt_gym.encoders import Encoder, MemorylessEncoder, fingerprint_of, registry, schemes
 from vpt_gym.errors import OptionError, WeightsError
 
@@ -126,3 +127,21 @@ def test_a_latent_that_is_not_finite_is_an_error() -> None:
 def test_devices_may_be_torchs_own() -> None:
     encoder = vpt_gym.load_encoder("random:tiny", device=torch.device("cpu"))
     assert json.loads(json.dumps(encoder.options))["device"] == "cpu"
+
+
+def test_a_device_of_torchs_fits_into_a_spec(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of every kind, one's own too: what is recorded are JSON values."""
+    asked: list[Any] = []
+
+    def load(source: str, *, device: Any = "auto") -> Any:
+        asked.append(device)
+        return vpt_gym.load_encoder("random:tiny", device=device)
+
+    monkeypatch.setitem(registry._registered, "devices", load)
+    cpu = torch.device("cpu")
+    vpt_gym.load_encoder("devices:", device=cpu)
+    assert asked == ["cpu"]
+    made = ScriptedEnv()
+    for encoder, options in (("random:tiny", {"device": cpu}), (vpt_gym.load_encoder("random:tiny", device=cpu), None)):
+        env = vpt_gym.VPTLatentObservation(made, encoder, encoder_options=options)
+        assert json.loads(json.dumps(env._saved_kwargs))["encoder_options"]["device"] == "cpu"

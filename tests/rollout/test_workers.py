@@ -3,14 +3,17 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import gymnasium as gym
 import numpy as np
 import pytest
 
 from tests.training.pixel_env import LightEnv
+from vpt_gym.errors import NonFiniteLatent, ObservationError
+from vpt_gym.rollout.make import make_latent_vec_env
 from vpt_gym.rollout.workers import WorkerDiedError, WorkerVecEnv
 
 
@@ -74,6 +77,64 @@ def test_workers_are_deaf_and_die_with_a_sentence(venv: WorkerVecEnv) -> None:
         venv.step(np.zeros(2, int))
     venv.close()
     assert not any(process.is_alive() for process in venv.processes)
+
+
+@pytest.mark.parametrize(
+    "ask",
+    [
+        lambda venv: venv.get_attr("steps"),
+        lambda venv: venv.has_attr("steps"),
+        lambda venv: venv.set_attr("steps", 0),
+        lambda venv: venv.env_is_wrapped(Telling),
+        lambda venv: venv.env_method("pid"),
+        lambda venv: venv.reset(),
+    ],
+)
+def test_whatever_a_dead_worker_is_asked_its_death_is_told(
+    ask: Callable[[WorkerVecEnv], object], venv: WorkerVecEnv
+) -> None:
+    venv.processes[1].kill()
+    venv.processes[1].join()
+    with pytest.raises(WorkerDiedError, match="number 1: exit code -9"):
+        ask(venv)
+
+
+@pytest.mark.parametrize("refusing", [0, 1])
+def test_a_refusal_in_a_worker_is_raised_here_as_it_was(refusing: int, capfd: pytest.CaptureFixture[str]) -> None:
+    def refused() -> gym.Env[Any, Any]:
+        raise NonFiniteLatent("planted", [3])
+
+    makers: list[Callable[[], gym.Env[Any, Any]]] = [lambda: LightEnv(render_mode="rgb_array")] * 2
+    makers[refusing] = refused
+    before = set(multiprocessing.active_children())
+    with pytest.raises(NonFiniteLatent, match=r"^planted$") as caught:
+        WorkerVecEnv(makers)
+    assert caught.value.rows == [3]
+    assert set(multiprocessing.active_children()) <= before
+    assert "Traceback" not in capfd.readouterr().err
+
+
+def test_a_refused_space_is_one_sentence_with_any_number_of_workers(capfd: pytest.CaptureFixture[str]) -> None:
+    said = set()
+    for n_envs in (1, 2):
+        with pytest.raises(ObservationError) as caught:
+            make_latent_vec_env("CartPole-v1", n_envs, encoder="random:tiny")
+        said.add(str(caught.value))
+    assert len(said) == 1
+    assert capfd.readouterr().err == ""
+
+
+def test_each_environment_gets_its_own_seed(venv: WorkerVecEnv) -> None:
+    def noise() -> list[float]:
+        return [generator.random() for generator in venv.get_attr("np_random")]
+
+    venv.seed_each([7, 5])
+    venv.reset()
+    seen = noise()
+    venv.seed_each([5, 7])
+    venv.reset()
+    assert noise() == seen[::-1]
+    assert seen[0] != seen[1]
 
 
 def test_closing_in_the_middle_of_a_step_ends_every_worker(venv: WorkerVecEnv) -> None:

@@ -1,12 +1,15 @@
 from __future__ import annotations
 
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from vpt_gym.errors import VPTGymError
-from vpt_gym.running.files import write_atomically
+from vpt_gym.errors import OptionError, VPTGymError
+from vpt_gym.running.files import WriteError, write_atomically
 from vpt_gym.training.folder import RunFolder
 
 
@@ -15,23 +18,86 @@ def test_the_default_name_is_env_and_time(monkeypatch: pytest.MonkeyPatch, tmp_p
     folder = RunFolder.plan(None, "some.module:ALE/Pong-v5")
     assert re.fullmatch(r"runs/ALE-Pong-v5-\d{8}-\d{6}", folder.path.as_posix())
     assert not folder.path.exists()
-    folder.make()
-    assert folder.path.is_dir()
+    with folder.fresh():
+        folder.config.touch()
+    assert set(folder.path.iterdir()) == {folder.config}
 
 
 def test_an_empty_folder_is_taken_and_a_used_one_refused(tmp_path: Path) -> None:
-    assert RunFolder.plan(tmp_path, "x").path == tmp_path
-    (tmp_path / "notes.txt").touch()
-    with pytest.raises(VPTGymError, match="holds something already; name a new one with --run"):
-        RunFolder.plan(tmp_path, "x")
-    with pytest.raises(VPTGymError, match="holds something already"):
-        RunFolder.plan(tmp_path / "notes.txt", "x")
+    with RunFolder(tmp_path).fresh():
+        (tmp_path / "notes.txt").touch()
+    for used in (tmp_path, tmp_path / "notes.txt"):
+        with (
+            pytest.raises(OptionError, match="holds something already; name a new one with --run"),
+            RunFolder(used).fresh(),
+        ):
+            pass
 
 
-def test_a_place_that_cannot_be_made(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["file/run", "x" * 300, "y/" + "x" * 300])
+def test_a_place_that_cannot_be_made(name: str, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(VPTGymError, match="cannot be made"):
-        RunFolder(tmp_path / "file" / "run").make()
+    made = RunFolder(tmp_path / name).fresh()
+    with pytest.raises(OptionError, match=r"cannot be made: (Not a directory|File name too long)"), made:
+        pass
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+    with pytest.raises(VPTGymError, match=r"cannot be read|is not a run folder"):
+        RunFolder.open(tmp_path / name)
+
+
+def test_a_run_that_writes_nothing_leaves_nothing(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="planted"), RunFolder(tmp_path / "a/b/c").fresh():
+        raise ValueError("planted")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_belongs_to_one_command(tmp_path: Path) -> None:
+    first, second = RunFolder(tmp_path / "run"), RunFolder(tmp_path / "run")
+    with first.fresh():
+        running = f"belongs to a command that is running, process {os.getpid()}"
+        with pytest.raises(OptionError, match=running), second.fresh():
+            pass
+        with pytest.raises(OptionError, match="belongs to a command that is running"), second.held():
+            pass
+        first.config.touch()
+    with second.held():
+        pass
+
+
+HOLD = """
+import sys, time
+from pathlib import Path
+from vpt_gym.training.folder import RunFolder
+folder = RunFolder(Path(sys.argv[1]))
+with folder.fresh():
+    folder.write_config({"status": "running", "training": {}, "encoder": {}})
+    print("held", flush=True)
+    time.sleep(600)
+"""
+
+
+def test_a_killed_run_is_known_by_its_lock(tmp_path: Path) -> None:
+    process = subprocess.Popen([sys.executable, "-c", HOLD, str(tmp_path)], stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "held\n"
+    folder = RunFolder(tmp_path)
+    assert folder.status({"status": "running"}) == "running"
+    with pytest.raises(OptionError, match=f"process {process.pid}"), folder.held():
+        pass
+    process.kill()
+    process.communicate()
+    assert folder.lock.exists()
+    assert folder.status({"status": "running"}) == folder.status({"status": "evaluating"}) == "killed"
+    assert folder.status({"status": "finished"}) == "finished"
+    with folder.held():  # what a killed process has left is in nobody's way
+        pass
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may write everywhere")
+def test_a_folder_that_is_read_only(tmp_path: Path) -> None:
+    tmp_path.chmod(0o500)
+    with pytest.raises(VPTGymError, match="Permission denied"), RunFolder(tmp_path).fresh():
+        pass
 
 
 def test_a_failed_write_leaves_the_old_file_and_no_other(tmp_path: Path) -> None:
@@ -43,7 +109,7 @@ def test_a_failed_write_leaves_the_old_file_and_no_other(tmp_path: Path) -> None
         path.write_text("half")
         raise OSError("disk full")
 
-    with pytest.raises(OSError, match="disk full"):
+    with pytest.raises(WriteError, match=r"model\.zip cannot be written: disk full; name a place"):
         write_atomically(target, fail)
     assert target.read_text() == "old"
     assert list(tmp_path.iterdir()) == [target]
@@ -57,6 +123,9 @@ def test_what_is_not_a_run_is_refused(tmp_path: Path) -> None:
     folder.config.write_text("{")
     with pytest.raises(VPTGymError, match="not valid JSON"):
         RunFolder.open(tmp_path).read_config()
+    folder.config.write_text("[" * 100_000)
+    with pytest.raises(VPTGymError, match="not valid JSON"):
+        folder.read_config()
     folder.write_config({"training": {}})
     with pytest.raises(VPTGymError, match="lacks the sections"):
         folder.read_config()
@@ -69,6 +138,7 @@ def test_what_is_not_a_run_is_refused(tmp_path: Path) -> None:
         ("encoder", {"fingerprint": 1, "source": "x"}),
         ("random_policy", {"returns": ["x"]}),
         ("random_policy", [1]),
+        ("versions", {"torch": 2}),
     ],
 )
 def test_a_damaged_section_is_named(section: str, value: object, tmp_path: Path) -> None:

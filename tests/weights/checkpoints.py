@@ -17,9 +17,6 @@ from vpt_gym.weights.saving import policy_options as published_kwargs
 SMALL = VPTConfig(hidden_size=32, heads=2, impala_width=1, blocks=2, memory=8, dense_size=16, mlp_ratio=2)
 """A network of a megabyte, with a value of its own in every field, so that no two can be taken for one another."""
 
-TORCH_IS_SAFE = tuple(int(part) for part in torch.__version__.split(".")[:2]) >= (2, 10)
-needs_safe_torch = pytest.mark.skipif(not TORCH_IS_SAFE, reason="this torch cannot open a pickle safely")
-
 
 def network(config: VPTConfig = SMALL, seed: int = 0) -> dict[str, torch.Tensor]:
     """Every tensor of the network, by VPT's name, all random."""

@@ -33,6 +33,7 @@ class Hub:
         asides: paths of all other requests.
         cut_off: send half of the next file and hang up.
         broken: answer everything with 503.
+        broken_for: answer with 503 where the path ends in one of these.
     """
 
     repositories: dict[str, Repository]
@@ -40,6 +41,7 @@ class Hub:
     asides: list[str] = field(default_factory=list)
     cut_off: bool = False
     broken: bool = False
+    broken_for: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         hub = self
@@ -94,7 +96,7 @@ class _Handler(BaseHTTPRequestHandler):
             self._refuse(404, None)
             return
         self.hub.requests.append((self.command, path))
-        if self.hub.broken:
+        if self.hub.broken or path.endswith(self.hub.broken_for):
             self._refuse(503, None)
             return
         if path.startswith("/storage/"):

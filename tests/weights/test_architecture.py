@@ -14,7 +14,6 @@ from tests.weights.checkpoints import (
     SMALL,
     heads,
     model_content,
-    needs_safe_torch,
     network,
     policy_kwargs,
     refusal,
@@ -119,12 +118,9 @@ def test_prefix_stripped_from_some(tmp_path: Path) -> None:
     )
 
 
-@needs_safe_torch
 def test_prefix_too_many(tmp_path: Path) -> None:
-    tensors = {f"mine_policy.{name}": tensor for name, tensor in network().items()}
-    refusal(
-        write_weights(tmp_path / "a.weights", tensors), f"{COUNT} tensors have the prefix 'mine_policy.' before 'net.'"
-    )
+    tensors = {f"teacher.{name}": tensor for name, tensor in network().items()}
+    refusal(write_weights(tmp_path / "a.weights", tensors), f"{COUNT} tensors have the prefix 'teacher.' before 'net.'")
 
 
 def test_no_network_at_all(tmp_path: Path) -> None:
@@ -233,7 +229,6 @@ def test_a_config_may_be_silent(tmp_path: Path) -> None:
     assert load_checkpoint(str(tmp_path)).config == SMALL
 
 
-@needs_safe_torch
 def test_model_that_disagrees(tmp_path: Path) -> None:
     source = write_weights(tmp_path / "a.weights")
     (tmp_path / "a.model").write_bytes(pickle.dumps(model_content(PRESETS["1x"])))

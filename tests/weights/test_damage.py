@@ -10,9 +10,7 @@ import pytest
 import torch
 
 from tests.weights.checkpoints import (
-    TORCH_IS_SAFE,
     model_content,
-    needs_safe_torch,
     network,
     refusal,
     write_safetensors,
@@ -49,7 +47,6 @@ def test_truncated_safetensors(tmp_path: Path, kept: int) -> None:
     refusal(str(tmp_path), str(path), "is truncated or no safetensors file", AGAIN)
 
 
-@needs_safe_torch
 @pytest.mark.parametrize("kept", [10, 1_000, 100_000, -1, -200])
 @pytest.mark.parametrize("zipped", [True, False])
 def test_truncated_weights(tmp_path: Path, kept: int, zipped: bool) -> None:
@@ -78,21 +75,19 @@ def test_pickle_under_another_ending(tmp_path: Path, zipped: bool) -> None:
     refusal(str(path), "is a PyTorch archive and not safetensors: rename it to end in .weights")
 
 
-@needs_safe_torch
 def test_weights_and_checkpoint_taken_for_one_another(tmp_path: Path) -> None:
     torch.save({"state_dict": network()}, tmp_path / "a.weights")
     refusal(str(tmp_path / "a.weights"), "is a Lightning checkpoint: rename it to end in .ckpt")
     refusal(write_weights(tmp_path / "a.ckpt"), "has no 'state_dict': if it is OpenAI's, rename it to end in .weights")
 
 
-@needs_safe_torch
 def test_archives_that_hold_no_tensors_by_name(tmp_path: Path) -> None:
     torch.save([torch.zeros(3)], tmp_path / "a.weights")
     refusal(str(tmp_path / "a.weights"), "holds list and not a dict of tensors")
     source = write_weights(tmp_path / "b.weights", network() | {"net.final_ln.bias": [0.0] * 32})
     refusal(source, "net.final_ln.bias is no plain tensor but list")
     sparse = network() | {"net.final_ln.bias": torch.zeros(32).to_sparse()}
-    refusal(write_weights(tmp_path / "c.weights", sparse), "net.final_ln.bias is no plain tensor but Tensor")
+    refusal(write_weights(tmp_path / "c.weights", sparse), "net.final_ln.bias is no plain tensor but sparse tensor")
 
 
 @pytest.mark.parametrize(
@@ -115,7 +110,6 @@ def test_damaged_config(tmp_path: Path, content: bytes, message: str) -> None:
     refusal(str(tmp_path), "config.json", message)
 
 
-@needs_safe_torch
 @pytest.mark.parametrize(
     ("content", "message"),
     [
@@ -139,7 +133,3 @@ def test_file_that_cannot_be_opened(tmp_path: Path) -> None:
     # A folder in place of a file is unreadable for every user, and so is a better test than permissions are.
     (tmp_path / "a.safetensors" / "model.safetensors").mkdir(parents=True)
     refusal(str(tmp_path / "a.safetensors"), "holds no model.safetensors")
-
-
-def test_version_of_torch_decides_what_can_be_said() -> None:
-    assert (tuple(map(int, torch.__version__.split(".")[:2])) >= (2, 10)) == TORCH_IS_SAFE

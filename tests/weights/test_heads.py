@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 
-from tests.weights.checkpoints import SMALL, model_content, needs_safe_torch, network, write_safetensors, write_weights
+from tests.weights.checkpoints import SMALL, model_content, network, write_safetensors, write_weights
 from vpt_gym import load_encoder
 from vpt_gym.errors import VPTGymError, WeightsError
 from vpt_gym.weights import VPTHeads, load_heads, resolve
@@ -73,7 +73,6 @@ def test_config_says_the_temperature(tmp_path: Path, config: dict[str, Any], tem
     assert_are(load_encoder(str(tmp_path), device="cpu").heads, temperature)
 
 
-@needs_safe_torch
 def test_openai_weights_alone_and_with_model(tmp_path: Path) -> None:
     auxiliary = {f"aux_{name}": tensor + 1 for name, tensor in random_heads().items() if name.startswith("value_head")}
     source = write_weights(tmp_path / "a.weights", whole() | auxiliary)
@@ -84,7 +83,6 @@ def test_openai_weights_alone_and_with_model(tmp_path: Path) -> None:
     assert_are(load_encoder(source, device="cpu").heads, 1.5)
 
 
-@needs_safe_torch
 def test_lightning_checkpoint(tmp_path: Path) -> None:
     state = {f"mine_policy.{name}": tensor for name, tensor in whole().items()}
     torch.save({"state_dict": state | {"metric": torch.zeros(3)}}, tmp_path / "last.ckpt")
@@ -196,7 +194,6 @@ def test_temperature_that_is_none(tmp_path: Path, temperature: Any) -> None:
         VPTHeads.from_state_dict(random_heads(), temperature)
 
 
-@needs_safe_torch
 def test_model_without_temperature(tmp_path: Path) -> None:
     source = write_weights(tmp_path / "a.weights", whole())
     content = model_content()

@@ -11,9 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from tests.weights.checkpoints import heads, network, policy_kwargs, write_safetensors
 from tests.weights.hub_server import Hub, Repository
+from tests.weights.test_wrapped import write_shards
 from vpt_gym.weights import load_checkpoint
 
 ROOT = Path(__file__).parents[2]
@@ -30,9 +32,13 @@ def contents(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
     paths = {name: folder / f"{name}.safetensors" for name in ("old", "new")}
     for seed, path in enumerate(paths.values()):
         write_safetensors(path, network(seed=seed) | heads(auxiliary=False))
-    return {name: path.read_bytes() for name, path in paths.items()} | {
-        f"{name} digest": load_checkpoint(str(path)).digest.encode() for name, path in paths.items()
-    }
+    torch.save(network(seed=0) | heads(auxiliary=False), folder / "old.bin")
+    write_shards(folder / "parts", "safetensors", network(seed=0) | heads(auxiliary=False))
+    parts = {path.name: path.read_bytes() for path in (folder / "parts").iterdir()}
+    files = {name: path.read_bytes() for name, path in paths.items()} | {"torch": (folder / "old.bin").read_bytes()}
+    return (
+        files | parts | {f"{name} digest": load_checkpoint(str(path)).digest.encode() for name, path in paths.items()}
+    )
 
 
 @pytest.fixture
@@ -40,11 +46,17 @@ def hub(contents: dict[str, bytes]) -> Iterator[Hub]:
     """A server with one whole repository, one without a config, one without weights, one gated."""
     old = {"config.json": CONFIG, "model.safetensors": contents["old"]}
     new = {"config.json": CONFIG, "model.safetensors": contents["new"]}
+    parts = {name: content for name, content in contents.items() if name.startswith("model")}
+    lacking = {name: content for name, content in parts.items() if "00002" not in name}
     repositories = {
         "owner/vpt": Repository({OLD: old, NEW: new}, {"main": NEW, "v1": OLD, "refs/pr/1": OLD}),
         "owner/bare": Repository({OLD: {"model.safetensors": contents["old"]}}, {"main": OLD}),
         "owner/empty": Repository({OLD: {"config.json": CONFIG}}, {"main": OLD}),
         "owner/gated": Repository({OLD: old}, {"main": OLD}, gated=True),
+        "owner/torch": Repository(
+            {OLD: {"pytorch_model.bin": contents["torch"], "config.json": CONFIG}}, {"main": OLD}
+        ),
+        "owner/parts": Repository({OLD: parts | {"config.json": CONFIG}, NEW: lacking}, {"main": OLD}),
         "owner/page": Repository({OLD: {"model.safetensors": b"<html></html>"}}, {"main": OLD}),
     }
     with Hub(repositories) as running:
@@ -193,6 +205,46 @@ def test_hub_that_is_down(hub: Hub, load: Load) -> None:
     online = load("owner/vpt")
     hub.broken = True
     assert load("owner/vpt") == online
+
+
+def test_a_passing_fault_is_no_missing_config(hub: Hub, load: Load, contents: dict[str, bytes]) -> None:
+    """Only the hub's own word, or that of the cache, means that there is none."""
+    hub.broken_for = ("config.json",)
+    (answer,) = load("owner/vpt")
+    assert "config.json" in answer["error"] or "Downloading 'owner/vpt' from the hub failed" in answer["error"]
+    assert "try again" in answer["error"]
+    (cached,) = load("owner/vpt", HF_HUB_OFFLINE="1")
+    assert cached["digest"] == contents["new digest"].decode()
+    assert len(cached["files"]) == 1, "who switches the hub off does with what the cache holds"
+    hub.broken_for = ()
+    (whole,) = load("owner/vpt")
+    assert len(whole["files"]) == 2
+
+
+def test_other_forms_of_weights(hub: Hub, load: Load, contents: dict[str, bytes]) -> None:
+    online = load("owner/torch", "owner/parts")
+    for answer in online:
+        assert answer["digest"] == contents["old digest"].decode()
+        assert "temperature 2," in answer["heads"]
+    assert [Path(name).name for name in online[0]["files"]] == ["pytorch_model.bin", "config.json"]
+    assert len(online[1]["files"]) == 5
+    hub.taken()
+    assert load("owner/torch", "owner/parts", HF_HUB_OFFLINE="1") == online
+    assert hub.taken() == []
+    (lacking,) = load(f"owner/parts@{NEW}")
+    assert "holds model.safetensors.index.json, but not the model-00002-of-00003.safetensors" in lacking["error"]
+
+
+def test_cache_that_may_only_be_read(hub: Hub, load: Load, tmp_path: Path) -> None:
+    """Somebody else's, with what they loaded in it."""
+    online = load("owner/vpt", "owner/bare", "owner/torch")
+    cache = str(tmp_path / "home" / "hub")
+    for marker in Path(cache).glob("*bare/.no_exist/*/*"):
+        marker.unlink()
+    *read, lacking = load("owner/vpt", "owner/bare", "owner/torch", "owner/vpt@v1", READ_ONLY=cache)
+    assert read == online
+    assert "cannot be written into the cache (Permission denied" in lacking["error"]
+    assert "HF_HUB_CACHE" in lacking["error"]
 
 
 def test_cache_that_cannot_be_written(hub: Hub, load: Load, tmp_path: Path) -> None:

@@ -13,7 +13,6 @@ from tests.weights.checkpoints import (
     SMALL,
     heads,
     model_content,
-    needs_safe_torch,
     network,
     policy_kwargs,
     refusal,
@@ -65,7 +64,6 @@ def test_config_belongs_to_model_safetensors_alone(folder: Path) -> None:
     refusal(str(folder / "model.safetensors"), "is not JSON")
 
 
-@needs_safe_torch
 def test_openai_weights_alone_and_with_model(tmp_path: Path) -> None:
     source = write_weights(tmp_path / "foundation-model-1x.weights")
     alone = load_checkpoint(source)
@@ -81,14 +79,12 @@ def test_openai_weights_alone_and_with_model(tmp_path: Path) -> None:
     assert asked.source == f"{source}?model={named}"
 
 
-@needs_safe_torch
 def test_weights_of_torch_before_1_6(tmp_path: Path) -> None:
     path = tmp_path / "old.weights"
     torch.save(network() | heads(), path, _use_new_zipfile_serialization=False)
     assert_is_small(load_checkpoint(str(path)))
 
 
-@needs_safe_torch
 def test_lightning_checkpoint(tmp_path: Path) -> None:
     path = tmp_path / "last.ckpt"
     tensors = {f"mine_policy.{name}": tensor for name, tensor in (network() | heads(auxiliary=False)).items()}
@@ -99,7 +95,6 @@ def test_lightning_checkpoint(tmp_path: Path) -> None:
     assert checkpoint.report.heads == {"metric": 1, "pi_head": 4, "value_head": 5}
 
 
-@needs_safe_torch
 def test_report_counts_what_is_taken_and_what_is_left(tmp_path: Path) -> None:
     report = load_checkpoint(write_weights(tmp_path / "a.weights")).report
     parameters = sum(tensor.numel() for tensor in network().values())
@@ -118,7 +113,6 @@ def test_report_of_a_network_alone(tmp_path: Path) -> None:
     assert report.summary().endswith("parameters), 0 left aside")
 
 
-@needs_safe_torch
 def test_heads_are_not_looked_at(tmp_path: Path) -> None:
     tensors = network() | {"pi_head.camera.linear_layer.bias": torch.full((121,), torch.nan), "step": 7}
     assert_is_small(load_checkpoint(write_weights(tmp_path / "a.weights", tensors)))
@@ -155,7 +149,6 @@ def test_digest_knows_one_value_from_another(tmp_path: Path, folder: Path) -> No
     assert len(changed.digest) == 64
 
 
-@needs_safe_torch
 def test_digest_does_not_depend_on_the_layout_in_the_file(tmp_path: Path) -> None:
     plain = write_weights(tmp_path / "a.weights", network())
     tensors = {name: tensor.T.contiguous().T if tensor.dim() == 2 else tensor for name, tensor in network().items()}

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.weights.checkpoints import heads, needs_safe_torch, write_safetensors, write_weights
+from tests.weights.checkpoints import heads, write_safetensors, write_weights
 from vpt_gym.config import PRESETS
 from vpt_gym.weights import table
 
@@ -29,7 +29,7 @@ def write_2x(path: Path) -> str:
     return write(path, tensors)
 
 
-@pytest.fixture(scope="module", params=["safetensors", pytest.param("weights", marks=needs_safe_torch)])
+@pytest.fixture(scope="module", params=["safetensors", "weights"])
 def source(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A 2x checkpoint of a gigabyte, in float32 and with heads, that is deleted again."""
     path = tmp_path_factory.mktemp("peak") / f"model.{request.param}"

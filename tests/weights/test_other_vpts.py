@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import pickle
+import stat
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,6 @@ from stable_baselines3 import PPO
 
 import vpt_gym
 from tests.weights.checkpoints import SMALL, network, policy_kwargs, refusal, write_safetensors
-from tests.weights.checkpoints import needs_safe_torch as needs_safe_torch  # noqa: PLC0414 - a mark
 from vpt_gym.config import VPTConfig
 from vpt_gym.errors import OptionError, VPTGymError, WeightsError
 from vpt_gym.heads import KLPPO, PretrainedHeadPolicy
@@ -51,7 +52,6 @@ def write_crafter(folder: Path, **changes: Any) -> str:
     return str(folder / "cvpt.weights")
 
 
-@needs_safe_torch
 class TestCrafterDojo:
     def test_network_and_head_load(self, tmp_path: Path) -> None:
         encoder: Any = vpt_gym.load_encoder(write_crafter(tmp_path), device="cpu")
@@ -171,7 +171,6 @@ class TestSaving:
         with pytest.raises(WeightsError, match="lacks 9 of the 9 tensors of VPT's heads"):
             _ = other.heads
 
-    @needs_safe_torch
     def test_heads_of_one_part(self, tmp_path: Path) -> None:
         encoder: Any = vpt_gym.load_encoder(write_crafter(tmp_path), device="cpu")
         folder = vpt_gym.save_checkpoint(vpt_gym.load_network(encoder.source), encoder.heads, tmp_path / "saved")
@@ -232,6 +231,28 @@ class TestSaving:
                 vpt_gym.save_checkpoint(encoder.network.net, None, tmp_path / "new")
         assert not (tmp_path / "new").exists()
         assert not [entry for entry in tmp_path.iterdir() if entry.name.startswith(".")]
+
+    @pytest.mark.parametrize("value", [float("nan"), float("inf")])
+    def test_a_network_that_has_diverged(self, value: float, tmp_path: Path) -> None:
+        net = vpt_gym.load_network("random:tiny")
+        with torch.no_grad():
+            net.last.weight[-1, -1] = value
+        with pytest.raises(
+            WeightsError, match=r"1 tensors .* hold NaN or infinity, such as net\.lastlayer\.layer\.weight"
+        ):
+            vpt_gym.save_checkpoint(net, None, tmp_path / "new")
+        assert not (tmp_path / "new").exists()
+
+    @pytest.mark.skipif(os.name != "posix", reason="a umask is POSIX")
+    @pytest.mark.parametrize("mask", [0o022, 0o027])
+    def test_the_umask_says_who_may_read(self, mask: int, tmp_path: Path) -> None:
+        before = os.umask(mask)
+        try:
+            folder = vpt_gym.save_checkpoint(vpt_gym.load_network("random:tiny"), None, tmp_path / "new")
+        finally:
+            os.umask(before)
+        assert stat.S_IMODE(folder.stat().st_mode) == 0o777 & ~mask
+        assert {stat.S_IMODE(file.stat().st_mode) for file in folder.iterdir()} == {0o666 & ~mask}
 
     def test_what_breaks_off_leaves_the_old_one(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         folder = vpt_gym.save_checkpoint(vpt_gym.load_network("random:tiny"), None, tmp_path / "checkpoint")

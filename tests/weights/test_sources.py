@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -19,9 +20,9 @@ def nowhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, 
     monkeypatch.chdir(tmp_path)
     asked: list[tuple[str, str | None]] = []
 
-    def fetch(repository: str, revision: str | None, weights: str, config: str) -> tuple[Path, None]:
+    def fetch(repository: str, revision: str | None, weights: Sequence[str], config: str) -> tuple[Path, None]:
         asked.append((repository, revision))
-        return Path(write_safetensors(tmp_path / "cache" / weights)), None
+        return Path(write_safetensors(tmp_path / "cache" / weights[0])), None
 
     monkeypatch.setattr(grammar, "fetch", fetch)
     return asked
@@ -114,7 +115,7 @@ def test_home_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("x.pt", "ends in none of .safetensors, .weights, .ckpt"),
+        ("x.onnx", "ends in none of .safetensors, .weights, .ckpt, .pt, .pth, .bin"),
         ("x", "ends in none of"),
         ("x.model", "describes a network and holds no weights: name the .weights file"),
         ("x.safetensors?model=x", "the one option of a file is ?model=PATH"),

@@ -281,6 +281,7 @@ class TestBadInput:
     def test_unknown_autoreset_mode(self, encoder: VPTEncoder) -> None:
         inner = self.make()
         inner.metadata = {}
+        del inner.autoreset_mode
         with pytest.raises(ObservationError, match=r"metadata\['autoreset_mode'\] must be .* it is None"):
             vpt_gym.vector.VPTLatentObservation(inner, encoder)
 

@@ -15,9 +15,10 @@ from tqdm import tqdm
 
 from vpt_gym.bench.plan import RIVALS, Plan
 from vpt_gym.cli.arguments import Formatter, add_option, count, env_arg, positive
+from vpt_gym.cli.terminal import say
 from vpt_gym.config import PRECISIONS
 from vpt_gym.errors import VPTGymError
-from vpt_gym.running.files import check_writable, write_json
+from vpt_gym.running.files import check_writable, claimed, lock_of, write_json
 from vpt_gym.running.options import Declared
 from vpt_gym.training.config import ENCODER_OPTIONS
 
@@ -140,16 +141,18 @@ def run(arguments: argparse.Namespace) -> int:
     except VPTGymError as error:
         # Like any other wrong argument, and before weights are loaded.
         arguments.parser.error(str(error))
-    bench = Bench(plan)
 
     def save() -> None:
         target.parent.mkdir(parents=True, exist_ok=True)
         write_json(target, bench.record)
 
-    print(heading(bench.record), flush=True)
-    with _progress() as show:
-        complete = bench.run(show, save)
-    print(f"\n{tables(bench.record)}\n\nEvery number is in {target}.")
+    # The folder of a run is made when there is something to put into it, so what is held is the file's or the folder's name.
+    with claimed(lock_of(arguments.json or target.parent), f"The place {target}"):
+        bench = Bench(plan)
+        say(heading(bench.record))
+        with _progress() as show:
+            complete = bench.run(show, save)
+    say(f"\n{tables(bench.record)}\n\nEvery number is in {target}.")
     return 0 if complete else INTERRUPTED
 
 

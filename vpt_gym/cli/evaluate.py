@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 
 from vpt_gym.cli.arguments import add_command, record_of
-from vpt_gym.cli.terminal import TerminalReporter, score_words
+from vpt_gym.cli.terminal import TerminalReporter, say, score_words
 from vpt_gym.training.config import EvaluationConfig
 
 __all__ = ["add_parser"]
@@ -43,10 +43,16 @@ def run(arguments: argparse.Namespace) -> int:
     with TerminalReporter() as reporter:
         result = evaluate(config, reporter)
     how = "likeliest actions" if config.deterministic else "sampled actions"
-    print(f"{result.training.env_id}: {result.training.algo.upper()} of {config.folder}")
-    print(f"  return   {score_words(result.score)}, {how}")
+    say(f"{result.training.env_id}: {result.training.algo.upper()} of {config.folder}")
+    say(f"  return   {score_words(result.score)}, {how}")
     if result.baseline is not None:
-        print(f"  random   {score_words(result.baseline)}, measured when the run was trained")
+        say(f"  random   {score_words(result.baseline)}, measured when the run was trained")
     if result.video is not None:
-        print(f"  video    {result.video}")
+        say(f"  video    {result.video}")
+    elif config.video is None:
+        say("  video    none: the environment renders no rgb_array")
+    if result.status != "finished":
+        say(f"  note     the run is {result.status}, not finished; this is the last model that it saved")
+    if result.differences:
+        say(f"  note     other versions than the training's: {'; '.join(result.differences)}")
     return 0

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Annotated, Any
 
 from vpt_gym.cli.arguments import add_command, record_of
+from vpt_gym.cli.terminal import say
 from vpt_gym.config import VPTConfig
 from vpt_gym.running.options import Option, check_options
 from vpt_gym.training.config import ENCODER_OPTIONS
@@ -80,7 +81,7 @@ def run(arguments: argparse.Namespace) -> int:
     if facts["kind"] == "vpt":
         facts |= _vpt_facts(encoder.report, VPTConfig(**facts["architecture"]))
     encoder.close()
-    print(json.dumps(facts, indent=2) if asked.json else _table(facts))
+    say(json.dumps(facts, indent=2) if asked.json else _table(facts))
     return 0
 
 

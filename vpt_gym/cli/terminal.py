@@ -2,21 +2,45 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import sys
 from types import TracebackType
 from typing import Any
 
 from tqdm import tqdm
 
+from vpt_gym.errors import VPTGymError
 from vpt_gym.training.config import TrainingConfig
 from vpt_gym.training.report import Facts, Progress, Reporter, Score
 
-__all__ = ["TerminalReporter", "duration", "score_words"]
+__all__ = ["OutputError", "TerminalReporter", "duration", "say", "score_words"]
 
 LINE_EVERY = 0.1
 """Without a terminal, a line for every tenth of the training,"""
 LINE_SECONDS = 60.0
 """and at least one a minute."""
+
+
+class OutputError(VPTGymError):
+    """Standard output takes nothing more: `| head` has seen enough, or its disk is full."""
+
+
+def say(text: str = "") -> None:
+    """Prints a line at once.
+
+    Raises:
+        OutputError: nobody takes it. What is printed later goes nowhere.
+    """
+    try:
+        print(text, flush=True)
+    except OSError as error:
+        # Python writes what it still holds at its end once more, and would complain without a name.
+        with contextlib.suppress(OSError):
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, sys.stdout.fileno())
+            os.close(nowhere)
+        raise OutputError(f"Standard output cannot be written: {error.strerror}.") from error
 
 
 class TerminalReporter(Reporter):
@@ -48,18 +72,18 @@ class TerminalReporter(Reporter):
         config = self.config
         arguments = "".join(f", {key}={value!r}" for key, value in config.env_kwargs.items())
         head = " - ".join(str(width) for width in config.net_arch) or "linear"
-        print(f"{config.env_id}: {config.algo.upper()} on latents, {config.planned_steps:,} steps")
-        print(f"  environment  {config.n_envs} in parallel{arguments}, seed {config.seed}")
-        print(f"  encoder      {facts.encoder}")
+        say(f"{config.env_id}: {config.algo.upper()} on latents, {config.planned_steps:,} steps")
+        say(f"  environment  {config.n_envs} in parallel{arguments}, seed {config.seed}")
+        say(f"  encoder      {facts.encoder}")
         if facts.untrained:
-            print("               UNTRAINED: random weights, an architecture without anything learned")
-        print(f"  head         {head}, on the CPU; torch uses {_plural(facts.threads, 'thread')}")
-        print(f"  run folder   {facts.folder}", flush=True)
+            say("               UNTRAINED: random weights, an architecture without anything learned")
+        say(f"  head         {head}, on the CPU; torch uses {_plural(facts.threads, 'thread')}")
+        say(f"  run folder   {facts.folder}")
 
     def baseline(self, score: Score) -> None:
         """Print the random policy's score."""
         self._close_bar()
-        print(f"  random       {score_words(score)}", flush=True)
+        say(f"  random       {score_words(score)}")
 
     def progress(self, progress: Progress) -> None:
         """Move the bar, or print a line when it is time."""
@@ -73,7 +97,7 @@ class TerminalReporter(Reporter):
             or self._line_steps < progress.steps == progress.total
         ):
             self._line_steps, self._line_seconds = progress.steps, progress.seconds
-            print(f"  training     {progress.steps:,} of {progress.total:,} steps, {words}", flush=True)
+            say(f"  training     {progress.steps:,} of {progress.total:,} steps, {words}")
 
     def playing(self, what: str, done: int, total: int) -> None:
         """Move the bar of an evaluation."""

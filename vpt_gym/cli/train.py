@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vpt_gym.cli.arguments import add_command, record_of
-from vpt_gym.cli.terminal import TerminalReporter, duration, score_words
+from vpt_gym.cli.terminal import TerminalReporter, duration, say, score_words
 from vpt_gym.training.config import TrainingConfig
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ __all__ = ["add_parser"]
 DESCRIPTION = """\
 Train a head on the latents of a frozen encoder, VPT or another, measure it
 beside the random policy, and leave a run folder: model.zip and
-vecnormalize.pkl for Stable-Baselines3, config.json, learning_curve.png, a film
+vecnormalize.json for Stable-Baselines3, config.json, learning_curve.png, a film
 of the evaluation, episodes.csv, progress.csv and a TensorBoard log. Ctrl-C
 ends a run early and saves it all."""
 
@@ -68,7 +68,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _print_result(result: TrainingResult) -> None:
     if result.interrupted:
-        print(
+        say(
             f"vpt-gym: interrupted after {result.steps:,} steps; model, curve and config are saved in {result.folder}; "
             f"next: vpt-gym eval {result.folder}"
         )
@@ -78,10 +78,10 @@ def _print_result(result: TrainingResult) -> None:
     pace = result.steps / result.training_seconds if result.training_seconds else 0.0
     times = f"{duration(result.total_seconds)} in all; training {duration(result.training_seconds)}"
     made = [path.name + "/" * path.is_dir() for path in sorted(result.folder.iterdir())]
-    print(f"  evaluation   {score_words(result.evaluation)}, actions sampled as in training")
-    print(f"  random       {score_words(result.baseline)}, same environments")
-    print(f"  time         {times}, {result.steps:,} steps at {pace:.0f} frames/s")
-    print(f"  saved        {', '.join(made)}")
+    say(f"  evaluation   {score_words(result.evaluation)}, actions sampled as in training")
+    say(f"  random       {score_words(result.baseline)}, same environments")
+    say(f"  time         {times}, {result.steps:,} steps at {pace:.0f} frames/s")
+    say(f"  saved        {', '.join(made)}")
     if result.video is None:
-        print("               no video: it was not asked for, or the environment renders no rgb_array")
-    print(f"Everything is in {result.folder}. Next: vpt-gym eval {result.folder}")
+        say("               no video: it was not asked for, or the environment renders no rgb_array")
+    say(f"Everything is in {result.folder}. Next: vpt-gym eval {result.folder}")

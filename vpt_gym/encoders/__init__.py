@@ -3,11 +3,12 @@
 from vpt_gym.encoders.base import EncoderBase, MemorylessEncoder, MemorylessStream, fingerprint_of
 from vpt_gym.encoders.image import encoder_from_module
 from vpt_gym.encoders.protocol import Encoder, Stream
-from vpt_gym.encoders.registry import as_encoder, load_encoder, register_source, schemes
+from vpt_gym.encoders.registry import Lent, as_encoder, load_encoder, register_source, schemes
 
 __all__ = [
     "Encoder",
     "EncoderBase",
+    "Lent",
     "MemorylessEncoder",
     "MemorylessStream",
     "Stream",

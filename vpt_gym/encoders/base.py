@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from vpt_gym.checks import check_count
+from vpt_gym.encoders.forked import refuse_lost_cuda
 from vpt_gym.encoders.inputs import as_tensor, check_flags, check_frames, check_rows, count_of, sequences_of
 from vpt_gym.encoders.network import check_finite
 from vpt_gym.encoders.protocol import Flags, Frames, Rows, Stream
@@ -182,6 +183,7 @@ class MemorylessStream:
     """
 
     def __init__(self, encoder: MemorylessEncoder, num_envs: int) -> None:
+        refuse_lost_cuda(encoder.device)
         self.encoder = encoder
         self.num_envs = check_count("num_envs", num_envs)
         self.fingerprint = encoder.fingerprint

@@ -12,6 +12,7 @@ from typing import Final
 
 import torch
 
+from vpt_gym.encoders.forked import refuse_lost_cuda
 from vpt_gym.errors import OptionError, WeightsError
 from vpt_gym.nn import VPTNet, accelerate
 from vpt_gym.precision import DTYPES, arithmetic, choose_precision, computing_dtype
@@ -104,6 +105,7 @@ def choose_device(name: str | torch.device) -> torch.device:
 
     Raises:
         OptionError: there is no such device.
+        VPTGymError: it is a GPU, and this process was forked from one that had used CUDA.
     """
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
@@ -115,6 +117,7 @@ def choose_device(name: str | torch.device) -> torch.device:
     if device.type not in _DEVICES:
         raise OptionError(wanted)
     if device.type == "cuda":
+        refuse_lost_cuda(device)
         count = torch.cuda.device_count() if torch.cuda.is_available() else 0
         if (device.index or 0) >= count:
             raise OptionError(

@@ -10,6 +10,7 @@ from typing import Final
 import torch
 from torch import Tensor
 
+from vpt_gym.encoders.forked import refuse_lost_cuda
 from vpt_gym.encoders.inputs import as_tensor
 from vpt_gym.encoders.protocol import Frames
 from vpt_gym.errors import NonFiniteLatent
@@ -56,7 +57,8 @@ class LatentNetwork:
         return arithmetic(self.device, self.precision)
 
     def memory(self, rows: int) -> Memory:
-        """Memory of `rows` episodes that have seen nothing."""
+        """Memory of `rows` episodes that have seen nothing; raises VPTGymError in a forked child that lost CUDA."""
+        refuse_lost_cuda(self.device)
         with self.arithmetic():
             return Memory.empty(
                 self.net.config,

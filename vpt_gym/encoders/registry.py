@@ -9,10 +9,12 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
+import torch
+
 from vpt_gym.encoders.protocol import Encoder
 from vpt_gym.errors import OptionError, VPTGymError, WeightsError
 
-__all__ = ["as_encoder", "load_encoder", "register_source", "schemes"]
+__all__ = ["Lent", "as_encoder", "load_encoder", "register_source", "schemes"]
 
 Load = Callable[..., Encoder]
 
@@ -50,6 +52,8 @@ def load_encoder(source: str, **options: Any) -> Encoder:
                 "and hub repositories; vpt_gym.register_source adds a kind of your own."
             )
         load = _imported("vpt:load_vpt")
+    # A name, since options are recorded as JSON values.
+    options = {name: str(value) if isinstance(value, torch.device) else value for name, value in options.items()}
     signature = inspect.signature(load)
     try:
         signature.bind(source, **options)
@@ -88,12 +92,28 @@ def schemes() -> dict[str, str]:
     return {name: (inspect.getdoc(load) or "").partition("\n")[0] for name, load in found.items()}
 
 
-def as_encoder(encoder: Encoder | str, options: Mapping[str, Any] | None) -> Encoder:
+class Lent:
+    """An encoder that no source stands for, as a spec holds it: Gymnasium copies specs, and what is lent stays one.
+
+    Attributes:
+        encoder: the encoder.
+    """
+
+    def __init__(self, encoder: Encoder) -> None:
+        self.encoder = encoder
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Lent:
+        return self
+
+
+def as_encoder(encoder: Encoder | Lent | str, options: Mapping[str, Any] | None) -> Encoder:
     """The encoder itself, or the one that a source string and its options name.
 
     Raises:
         VPTGymError: options came with an encoder that is loaded already, or `encoder` is neither.
     """
+    if isinstance(encoder, Lent):
+        encoder = encoder.encoder
     if isinstance(encoder, str):
         return load_encoder(encoder, **(options or {}))
     if isinstance(encoder, type) or not isinstance(encoder, Encoder):

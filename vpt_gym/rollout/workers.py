@@ -35,8 +35,9 @@ class WorkerVecEnv(SubprocVecEnv):
     """SB3's `SubprocVecEnv`, for environments that may fail and for people who press Ctrl-C.
 
     A terminal sends Ctrl-C to every process of the group. Here only the parent hears it, so that workers neither die in
-    the middle of a step nor print tracebacks; a worker that dies for another reason raises `WorkerDiedError` in the
-    parent; and `close` ends within seconds whatever state the workers are in.
+    the middle of a step nor print tracebacks; what vpt_gym refuses while an environment is made is raised in the parent;
+    a worker that dies for another reason raises `WorkerDiedError` there; and `close` ends within seconds whatever state
+    the workers are in.
     """
 
     def __init__(self, env_fns: list[Callable[[], gym.Env[Any, Any]]], start_method: str | None = None) -> None:
@@ -57,6 +58,10 @@ class WorkerVecEnv(SubprocVecEnv):
             with _sigint_ignored(), self._death_explained():
                 super().__init__(makers, start_method=start_method)
 
+    def seed_each(self, seeds: Sequence[int]) -> None:
+        """At the next reset environment i gets `seeds[i]`; `seed` counts up from one instead."""
+        self._seeds = list(seeds)
+
     def reset(self) -> VecEnvObs:
         with self._death_explained():
             return super().reset()
@@ -72,6 +77,33 @@ class WorkerVecEnv(SubprocVecEnv):
     def env_method(self, method_name: str, *args: Any, indices: Any = None, **kwargs: Any) -> list[Any]:
         with self._death_explained():
             return super().env_method(method_name, *args, indices=indices, **kwargs)
+
+    def has_attr(self, attr_name: str) -> bool:
+        with self._death_explained():
+            return super().has_attr(attr_name)
+
+    def get_attr(self, attr_name: str, indices: Any = None) -> list[Any]:
+        with self._death_explained():
+            values = super().get_attr(attr_name, indices)
+        for value in values:
+            if isinstance(
+                value, VPTGymError
+            ):  # of a `_Refused`: VecEnv's constructor asks every worker for `render_mode`
+                self.close()
+                raise value
+        return values
+
+    def set_attr(self, attr_name: str, value: Any, indices: Any = None) -> None:
+        with self._death_explained():
+            super().set_attr(attr_name, value, indices)
+
+    def env_is_wrapped(self, wrapper_class: type[gym.Wrapper[Any, Any, Any, Any]], indices: Any = None) -> list[bool]:
+        with self._death_explained():
+            return super().env_is_wrapped(wrapper_class, indices)
+
+    def get_images(self) -> Sequence[npt.NDArray[Any] | None]:
+        with self._death_explained():
+            return super().get_images()
 
     def close(self) -> None:
         """End every worker: asked first, terminated after five seconds in all, killed after five more."""
@@ -128,7 +160,22 @@ class _Deaf:
             signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         else:
             signal.signal(signal.SIGINT, signal.SIG_IGN)
-        return _ClosedAtExit(self.make())
+        try:
+            return _ClosedAtExit(self.make())
+        except VPTGymError as error:
+            return _Refused(error)
+
+
+class _Refused(gym.Env[Any, Any]):
+    """Stands in a worker for an environment that vpt_gym refused to make: its render mode is the refusal.
+
+    The parent raises it, so that a refusal is the same sentence with workers as without.
+    """
+
+    observation_space = action_space = gym.spaces.Discrete(1)
+
+    def __init__(self, refusal: VPTGymError) -> None:
+        self.render_mode: Any = refusal
 
 
 class _ClosedAtExit(gym.Wrapper[Any, Any, Any, Any]):

@@ -1,4 +1,4 @@
-"""What happens at every environment step of the training: count, report, look for Ctrl-C, save now and then."""
+"""What happens at every environment step of the training: count, report, look for Ctrl-C."""
 
 from __future__ import annotations
 
@@ -17,7 +17,6 @@ WINDOW: Final = 100
 """Episodes that the running mean of the return looks back on."""
 
 REPORT_SECONDS: Final = 0.1
-CHECKPOINT_SECONDS: Final = 60.0
 
 
 class Episode(NamedTuple):
@@ -35,29 +34,27 @@ class TrainingCallback(BaseCallback):
         total: environment steps that the run will take.
         reporter: told the progress at most ten times a second.
         stop: looked at after every step.
-        checkpoint: called about once a minute between two rollouts.
+        between: called between two updates, and behind the last one.
     """
 
-    def __init__(self, total: int, reporter: Reporter, stop: StopSignal, checkpoint: Callable[[], None]) -> None:
+    def __init__(self, total: int, reporter: Reporter, stop: StopSignal, between: Callable[[], None]) -> None:
         super().__init__()
         self.total = total
         self.reporter = reporter
         self.stop = stop
-        self.checkpoint = checkpoint
+        self.between = between
         self.episodes: list[Episode] = []
-        self.began = self._reported = self._saved = time.monotonic()
+        self.began = self._reported = time.monotonic()
         self.seconds = 0.0
 
     def _on_training_start(self) -> None:
-        self.began = self._reported = self._saved = time.monotonic()
+        self.began = self._reported = time.monotonic()
 
     def _on_rollout_start(self) -> None:
-        if time.monotonic() - self._saved > CHECKPOINT_SECONDS:
-            self.checkpoint()
-            self._saved = time.monotonic()
+        self.between()
 
     def _on_step(self) -> bool:
-        for info in self.locals["infos"]:
+        for info in self.locals.get("infos", ()):  # ARS keeps them to itself
             if "episode" in info:
                 self.episodes.append(
                     Episode(self.num_timesteps, float(info["episode"]["r"]), int(info["episode"]["l"]))
@@ -67,6 +64,7 @@ class TrainingCallback(BaseCallback):
         return not self.stop.requested
 
     def _on_training_end(self) -> None:
+        self.between()
         self._report()
 
     def _report(self) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from functools import partial
 from pathlib import Path
@@ -23,10 +23,7 @@ from vpt_gym.running.options import (
     one_of,
 )
 
-__all__ = ["ALGORITHMS", "ENCODER_OPTIONS", "EVALUATION_SEED", "Algorithm", "EvaluationConfig", "TrainingConfig"]
-
-EVALUATION_SEED: Final = 1_000_000
-"""Added to a run's seed for its evaluation and its random policy: both open on episodes that training has not seen."""
+__all__ = ["ALGORITHMS", "ENCODER_OPTIONS", "Algorithm", "EvaluationConfig", "TrainingConfig"]
 
 SEEDS: Final = 2**32
 """NumPy's global generator, which Stable-Baselines3 seeds, takes seeds below this."""
@@ -37,13 +34,13 @@ class Algorithm:
     """One Stable-Baselines3 algorithm: what it can act on and the hyperparameters that a run may set.
 
     Attributes:
-        action_spaces: names of the `gymnasium.spaces` classes that its policy can act in.
-        defaults: every hyperparameter that a run may set, by Stable-Baselines3's name, with its default here.
+        action_spaces: names of the `gymnasium.spaces` classes that its policy can act in; empty where its constructor says.
+        defaults: hyperparameters by Stable-Baselines3's names, with their defaults here.
         on_policy: it learns from whole rollouts of `n_steps` steps in each env, not from a replay buffer.
     """
 
     action_spaces: tuple[str, ...]
-    defaults: Mapping[str, int | float]
+    defaults: Mapping[str, Any]
     on_policy: bool
 
 
@@ -58,10 +55,16 @@ ALGORITHMS: Final[Mapping[str, Algorithm]] = {
         {"learning_rate": 7e-4, "n_steps": 8, "gamma": 0.99, "gae_lambda": 1.0, "ent_coef": 0.01},
         on_policy=True,
     ),
-    "dqn": Algorithm(("Discrete",), {"learning_rate": 1e-4, "batch_size": 64, **_REPLAY}, on_policy=False),
-    "sac": Algorithm(("Box",), {"learning_rate": 3e-4, "batch_size": 256, **_REPLAY}, on_policy=False),
+    "dqn": Algorithm(
+        ("Discrete",), {"learning_rate": 1e-4, "batch_size": 64, "train_freq": 4, **_REPLAY}, on_policy=False
+    ),
+    "sac": Algorithm(("Box",), {"learning_rate": 3e-4, "batch_size": 256, "train_freq": 1, **_REPLAY}, on_policy=False),
 }
-"""The algorithms of `vpt-gym train`, by the name that `--algo` takes."""
+"""The algorithms with defaults for latents, by the name that `--algo` takes; others come by the name of their class."""
+
+ALGORITHM: Final = Kind(
+    f"one of {', '.join(ALGORITHMS)}, or the class of an algorithm", "NAME", lambda v: isinstance(v, str)
+)
 
 
 _HYPERPARAMETERS: Final[Mapping[str, tuple[str, Kind]]] = {
@@ -74,6 +77,7 @@ _HYPERPARAMETERS: Final[Mapping[str, tuple[str, Kind]]] = {
     "ent_coef": ("weight of the entropy bonus", FRACTION),
     "buffer_size": ("steps that the replay buffer holds", COUNT),
     "learning_starts": ("steps before the first update", COUNT),
+    "train_freq": ("steps in each environment between two updates from a replay buffer", COUNT),
 }
 
 
@@ -135,7 +139,14 @@ class TrainingConfig:
         tuple[str, ...],
         _environment("other keys of a Dict observation that the head sees beside the latent", metavar="KEY"),
     ] = ()
-    algo: Annotated[str, _learning("the algorithm", one_of(*ALGORITHMS))] = "ppo"
+    algo: Annotated[
+        str,
+        _learning(
+            "ppo, a2c, dqn or sac, with defaults for latents; or any other algorithm of stable-baselines3, sb3-contrib "
+            "(RecurrentPPO, TQC) or vpt_gym (KLPPO) by the name of its class, with its own defaults",
+            ALGORITHM,
+        ),
+    ] = "ppo"
     steps: Annotated[int, _learning("environment steps, all environments together", COUNT)] = 100_000
     seed: Annotated[int, _learning("of environments and head")] = 0
     net_arch: Annotated[
@@ -147,37 +158,66 @@ class TrainingConfig:
         _learning("scale latents, and rewards in training, by their running mean and deviation (VecNormalize)"),
     ] = True
     hyperparameters: Annotated[
-        dict[str, int | float],
-        _learning("those that differ from the algorithm's defaults", flag="", entries=HYPERPARAMETERS),
+        dict[str, Any],
+        _learning(
+            "any hyperparameter of the algorithm by its name in its constructor, such as clip_range=0.1; JSON values",
+            flag="--algo-arg",
+            entries=HYPERPARAMETERS,
+        ),
     ] = field(default_factory=dict)
     eval_episodes: Annotated[int, _output("episodes of the evaluation, and of the random policy", COUNT)] = 20
     video: Annotated[str, _output("the film of the evaluation, a few seconds", one_of("gif", "mp4", "none"))] = "gif"
 
     def __post_init__(self) -> None:
         check_options(self)
-        # Environment i takes seed + i, and `vpt-gym eval` starts one above the run's own evaluation.
-        check_seed(self.seed, EVALUATION_SEED + 1 + self.n_envs)
-        known = ALGORITHMS[self.algo].defaults
-        for name, value in self.hyperparameters.items():
-            if name not in known:
-                raise OptionError(f"{self.algo.upper()} has no {name}; it takes {', '.join(known)}.")
-            _HYPERPARAMETERS[name][1].check(name, value)
+        check_seed(self.seed)
+        self._check_algorithm()
         rollout, batch = self.rollout_steps, self.resolved.get("batch_size")
-        if ALGORITHMS[self.algo].on_policy and batch is not None and rollout % batch:
+        if self.algorithm.on_policy and isinstance(batch, int) and rollout % batch:
             raise OptionError(
                 f"batch_size must divide a rollout, but n_steps x n_envs = {rollout} is not a multiple of {batch}; "
                 f"choose another batch_size or n_steps."
             )
 
+    def _check_algorithm(self) -> None:
+        """Puts the algorithm's name as it is written; raises OptionError if there is none, or not with these values."""
+        name = self.algo.lower()
+        if name not in ALGORITHMS:
+            from vpt_gym.training.classes import algorithm_class
+
+            name = algorithm_class(self.algo).__name__
+        object.__setattr__(self, "algo", name)
+        known: Collection[str] = self.algorithm.defaults
+        for name, value in self.hyperparameters.items():
+            if name not in known:
+                from vpt_gym.training.classes import algorithm_class, parameters_of
+
+                known = parameters_of(algorithm_class(self.algo))
+            if name not in known:
+                raise OptionError(f"{self.algo.upper()} has no {name}; it takes {', '.join(known)}.")
+            # A number is checked here; what else a constructor takes, such as [1, "episode"], it checks itself.
+            if name in _HYPERPARAMETERS and (self.algo in ALGORITHMS or isinstance(value, (int, float))):
+                _HYPERPARAMETERS[name][1].check(name, value)
+
     @property
-    def resolved(self) -> dict[str, int | float]:
+    def algorithm(self) -> Algorithm:
+        """What is known of the algorithm."""
+        if self.algo in ALGORITHMS:
+            return ALGORITHMS[self.algo]
+        from vpt_gym.training.classes import algorithm_class, describe
+
+        return describe(algorithm_class(self.algo))
+
+    @property
+    def resolved(self) -> dict[str, Any]:
         """Every hyperparameter of the algorithm, chosen or default."""
-        return {**ALGORITHMS[self.algo].defaults, **self.hyperparameters}
+        return {**self.algorithm.defaults, **self.hyperparameters}
 
     @property
     def rollout_steps(self) -> int:
-        """Environment steps between two updates of an on-policy head; `n_envs` for the others."""
-        return int(self.resolved.get("n_steps", 1)) * self.n_envs
+        """Environment steps that a run takes at once, between two updates; `n_envs` where the algorithm counts episodes."""
+        steps = self.resolved.get("n_steps" if self.algorithm.on_policy else "train_freq", 1)
+        return (steps if isinstance(steps, int) else 1) * self.n_envs
 
     @property
     def planned_steps(self) -> int:
@@ -221,15 +261,24 @@ class EvaluationConfig:
 
     folder: Annotated[Path, Option("a run folder of vpt-gym train", flag="RUN")]
     episodes: Annotated[int, _playing("how many", COUNT)] = 20
-    seed: Annotated[int | None, _playing("of environments and sampling (default: one that training has not used)")] = (
-        None
-    )
+    seed: Annotated[
+        int | None,
+        _playing(
+            "of environments and sampling; whatever it is, no training has seen the episodes (default: the run's)"
+        ),
+    ] = None
     deterministic: Annotated[
         bool, _playing("take the likeliest action at every step, instead of sampling, as training does")
     ] = False
     video: Annotated[Path | str | None, _playing("the film, .gif or .mp4, or none (default: RUN/eval.gif)", FILM)] = (
         None
     )
+    trust: Annotated[
+        bool,
+        _playing(
+            "read the run's pickles, which old runs have, and run whatever code is in them: only of people you trust"
+        ),
+    ] = False
     encoder: Annotated[
         str | None, Option("where the weights of the training are now", group=_OTHER_THAN_THE_RUNS, metavar="SOURCE")
     ] = None
@@ -239,17 +288,15 @@ class EvaluationConfig:
 
     def __post_init__(self) -> None:
         check_options(self)
+        if self.seed is not None:
+            check_seed(self.seed)
 
 
-def check_seed(seed: int, room: int) -> None:
-    """Refuse a seed that leaves no room for the seeds that are counted up from it.
-
-    Args:
-        seed: the seed.
-        room: how far above it the seeds reach.
+def check_seed(seed: int) -> None:
+    """Refuse a seed that NumPy's global generator cannot take.
 
     Raises:
         OptionError: it is below 0 or too large.
     """
-    if not 0 <= seed < SEEDS - room:
-        raise OptionError(f"seed must be from 0 to {SEEDS - room - 1}, not {seed}.")
+    if not 0 <= seed < SEEDS:
+        raise OptionError(f"seed must be from 0 to {SEEDS - 1}, not {seed}.")

@@ -13,6 +13,7 @@ from vpt_gym.frames import find_frames
 from vpt_gym.providers import qualified_id
 from vpt_gym.rollout.make import make_latent_vec_env
 from vpt_gym.rollout.workers import WorkerVecEnv
+from vpt_gym.training.algorithms import check_algorithm
 from vpt_gym.training.config import ALGORITHMS, TrainingConfig
 from vpt_gym.wrappers.observations import check_keep
 from vpt_gym.wrappers.sb3 import VecVPTLatent
@@ -50,29 +51,27 @@ def check_env(config: TrainingConfig) -> float:
         arguments = ", ".join(f"{k}={v!r}" for k, v in config.env_kwargs.items()) or "no arguments"
         raise OptionError(f"{config.env_id} cannot be made with {arguments}: {str(error).strip()}") from error
     try:
-        observation_space, kind, fps = (
-            env.observation_space,
-            type(env.action_space).__name__,
-            _video_fps(env, config.env_kwargs),
-        )
+        observation_space, action_space = env.observation_space, env.action_space
+        fps = _video_fps(env, config.env_kwargs)
     finally:
         env.close()
     # What the workers would find out, each with a traceback of its own.
     find_frames(observation_space, config.image_key, owner=config.env_id)
     check_keep(observation_space, config.keep, config.env_id)
-    able = ALGORITHMS[config.algo].action_spaces
-    if kind not in able:
+    able, kind = config.algorithm.action_spaces, type(action_space).__name__
+    if able and kind not in able:
         others = [name for name, algorithm in ALGORITHMS.items() if kind in algorithm.action_spaces]
         remedy = f"use --algo {' or '.join(others)}" if others else "no algorithm here can act in it"
         raise OptionError(
             f"{config.algo.upper()} acts in {' or '.join(able)}, but the action space of {config.env_id} is {kind}; "
             f"{remedy}."
         )
+    check_algorithm(config, observation_space, action_space)
     return fps
 
 
-def latent_envs(config: TrainingConfig, encoder: Encoder, n_envs: int, seed: int) -> VecVPTLatent:
-    """The run's environments, each in a process of its own, behind its encoder.
+def latent_envs(config: TrainingConfig, encoder: Encoder, n_envs: int) -> VecVPTLatent:
+    """The run's environments, each in a process of its own, behind its encoder; `seed_each` gives them their seeds.
 
     Raises:
         VPTGymError: as for `make_latent_vec_env`.
@@ -81,7 +80,6 @@ def latent_envs(config: TrainingConfig, encoder: Encoder, n_envs: int, seed: int
         config.env_id,
         n_envs,
         encoder=encoder,
-        seed=seed,
         env_kwargs=config.env_kwargs,
         image_key=config.image_key,
         keep=config.keep,

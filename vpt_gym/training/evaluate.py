@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from contextlib import closing
+from collections.abc import Iterator, Mapping
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,15 +11,19 @@ from typing import Any
 import torch
 
 from vpt_gym.encoders import load_encoder
-from vpt_gym.errors import VPTGymError
+from vpt_gym.errors import OptionError, VPTGymError
 from vpt_gym.rollout.workers import WorkerDiedError
+from vpt_gym.running.files import check_writable, claimed, lock_of
 from vpt_gym.running.stopping import Stopped, StopSignal
+from vpt_gym.running.versions import differences
 from vpt_gym.training.algorithms import load_model, load_statistics
-from vpt_gym.training.config import EVALUATION_SEED, EvaluationConfig, TrainingConfig, check_seed
+from vpt_gym.training.config import EvaluationConfig, TrainingConfig
 from vpt_gym.training.environments import check_env, latent_envs
 from vpt_gym.training.folder import RunFolder
 from vpt_gym.training.playing import play
 from vpt_gym.training.report import Facts, Reporter, Score
+from vpt_gym.training.seeds import Purpose, seeds_of
+from vpt_gym.training.soundness import SoundVecEnv
 
 __all__ = ["EvaluationResult", "evaluate"]
 
@@ -33,12 +37,16 @@ class EvaluationResult:
         score: the trained policy's score.
         baseline: the random policy's score as the run measured it before training; None if it was stopped before.
         video: the film, if one was made.
+        status: how the run stood: `finished`, `interrupted`, `failed`, `killed`, or `running` or `evaluating` if it goes on.
+        differences: packages that are installed in another version than the run was made with, in words.
     """
 
     training: TrainingConfig
     score: Score
     baseline: Score | None
     video: Path | None
+    status: str
+    differences: list[str]
 
 
 def evaluate(config: EvaluationConfig, reporter: Reporter | None = None) -> EvaluationResult:
@@ -52,7 +60,8 @@ def evaluate(config: EvaluationConfig, reporter: Reporter | None = None) -> Eval
         The score beside the random policy's.
 
     Raises:
-        VPTGymError: the folder is no run, its environment or encoder cannot be had, or the encoder is not the run's.
+        VPTGymError: the folder is no run or is damaged, its environment or encoder cannot be had, the encoder is not the
+            run's, the film cannot be made or written, or another command writes there.
         KeyboardInterrupt: Ctrl-C or SIGTERM came.
     """
     reporter = reporter or Reporter()
@@ -64,34 +73,39 @@ def evaluate(config: EvaluationConfig, reporter: Reporter | None = None) -> Eval
         raise VPTGymError(f"{folder.config}: {error}") from error
     random = recorded.get("random_policy")
     baseline = Score.of(random["returns"]) if random else None
-    seed = training.seed + EVALUATION_SEED + 1 if config.seed is None else config.seed
     n_envs = min(training.n_envs, config.episodes)
-    check_seed(seed, n_envs - 1)
+    seeds = seeds_of(training.seed if config.seed is None else config.seed, Purpose.EVAL_COMMAND, n_envs)
     film = None if config.video == "none" else Path(config.video or folder.video("gif", "eval"))
-    fps = check_env(training)
     options = {**training.encoder_options, **config.encoder_options}
     stop = StopSignal()
     try:
-        with closing(load_encoder(config.encoder or training.encoder, **options)) as encoder:
-            facts = encoder.describe()
-            _check_fingerprint(facts, recorded["encoder"], config.folder)
-            with closing(latent_envs(training, encoder, n_envs, seed)) as latents, stop:
-                venv = load_statistics(training, folder.statistics, latents)
-                model = load_model(training, folder.model, venv)
-                # Loading restores the generator of the training run; the sampled actions belong to this evaluation's seed.
-                model.set_random_seed(seed)
-                reporter.starting(Facts(facts["words"], facts["untrained"], torch.get_num_threads(), config.folder))
-                score, video = play(
-                    model,
-                    venv,
-                    config.episodes,
-                    seed=seed,
-                    deterministic=config.deterministic,
-                    film=film,
-                    fps=fps,
-                    reporter=reporter,
-                    stop=stop,
-                )
+        with _claimed(film, folder):
+            fps = check_env(training)
+            with closing(load_encoder(config.encoder or training.encoder, **options)) as encoder:
+                facts = encoder.describe()
+                _check_fingerprint(facts, recorded["encoder"], config.folder)
+                with closing(latent_envs(training, encoder, n_envs)) as latents, stop:
+                    if config.video is not None and film is not None and latents.render_mode != "rgb_array":
+                        raise OptionError(
+                            f"{training.env_id} renders no rgb_array, so {film} cannot be filmed; leave --video out."
+                        )
+                    sound = SoundVecEnv(latents, training.env_id)
+                    venv = load_statistics(training, folder, sound, trust=config.trust)
+                    model = load_model(training, folder.model, venv, encoder)
+                    # The generator of a fresh model is the training's; the sampled actions belong to this evaluation.
+                    model.set_random_seed(seeds.actions)
+                    reporter.starting(Facts(facts["words"], facts["untrained"], torch.get_num_threads(), config.folder))
+                    score, video = play(
+                        model,
+                        venv,
+                        config.episodes,
+                        seeds=seeds,
+                        deterministic=config.deterministic,
+                        film=film,
+                        fps=fps,
+                        reporter=reporter,
+                        stop=stop,
+                    )
     except Stopped:
         raise KeyboardInterrupt from None
     except WorkerDiedError:
@@ -99,7 +113,21 @@ def evaluate(config: EvaluationConfig, reporter: Reporter | None = None) -> Eval
         if stop.requested:
             raise KeyboardInterrupt from None
         raise
-    return EvaluationResult(training, score, baseline, video)
+    return EvaluationResult(
+        training, score, baseline, video, folder.status(recorded), differences(recorded.get("versions", {}))
+    )
+
+
+@contextmanager
+def _claimed(film: Path | None, folder: RunFolder) -> Iterator[None]:
+    """Holds the run folder, or the film, whichever this evaluation writes to."""
+    if film is None:
+        yield
+        return
+    check_writable(film)
+    inside = film.parent.resolve() == folder.path.resolve()
+    with folder.held() if inside else claimed(lock_of(film), f"The film {film}"):
+        yield
 
 
 def _check_fingerprint(encoder: Mapping[str, Any], recorded: Mapping[str, Any], run: Path) -> None:

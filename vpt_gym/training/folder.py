@@ -1,4 +1,4 @@
-"""The run folder: which file lies where."""
+"""The run folder: which file lies where, whose it is, and what may be read of it."""
 
 from __future__ import annotations
 
@@ -6,15 +6,19 @@ import csv
 import io
 import json
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from vpt_gym.errors import OptionError, VPTGymError
-from vpt_gym.running.files import write_atomically, write_json
+from vpt_gym.running.files import claimed, is_claimed, write_atomically, write_json
 
 __all__ = ["RunFolder"]
+
+UNDER_WAY: Final = ("running", "evaluating")
+"""Statuses of a run that has not ended; without a process that holds its lock, it was killed."""
 
 
 class RunFolder:
@@ -22,43 +26,67 @@ class RunFolder:
 
     Every file is written beside its place and then moved there in one step, so that a reader, a crash or a second
     Ctrl-C meets either the old file or the new one. The two live logs, progress.csv and the TensorBoard file, grow line
-    by line instead.
+    by line instead. While a command writes into it, it holds the folder's lock.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.model = path / "model.zip"
-        self.statistics = path / "vecnormalize.pkl"
+        self.scaling = path / "vecnormalize.json"
+        self.pickled_scaling = path / "vecnormalize.pkl"
         self.config = path / "config.json"
         self.curve = path / "learning_curve.png"
         self.episodes = path / "episodes.csv"
         self.progress = path / "progress.csv"
         self.tensorboard = path / "tensorboard"
+        self.lock = path / ".lock"
 
     @classmethod
     def plan(cls, path: Path | None, env_id: str) -> RunFolder:
-        """A folder that `make` can make: `path`, or `runs/<env>-<time>` under the current directory.
-
-        Raises:
-            OptionError: there is something at `path` already.
-        """
+        """A folder for `fresh`: `path`, or `runs/<env>-<time>` under the current directory."""
         if path is None:
             name = re.sub(r"[^A-Za-z0-9._-]+", "-", env_id.rpartition(":")[2])
             path = Path("runs") / f"{name}-{datetime.now().astimezone():%Y%m%d-%H%M%S}"
-        if path.exists() and (not path.is_dir() or any(path.iterdir())):
-            raise OptionError(f"The run folder {path} holds something already; name a new one with --run.")
         return cls(path)
 
-    def make(self) -> None:
-        """Make the folder on disk.
+    @contextmanager
+    def fresh(self) -> Iterator[None]:
+        """Makes the folder and holds it; behind it, removes again what was made if nothing was written.
 
         Raises:
-            OptionError: the place is not writable.
+            OptionError: there is something in it already, another command holds it, or it cannot be made or written to.
         """
+        made: list[Path] = []
         try:
-            self.path.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise OptionError(f"The run folder {self.path} cannot be made: {error.strerror}.") from error
+            try:
+                made += [place for place in (self.path, *self.path.parents) if not place.exists()]
+                self._check_empty()
+                self.path.mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                raise OptionError(f"The run folder {self.path} cannot be made: {error.strerror}.") from error
+            with self.held():
+                # Another run may have begun and ended since.
+                self._check_empty()
+                yield
+        finally:
+            for place in made:
+                with suppress(OSError):  # it holds the run, or was never made
+                    place.rmdir()
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Holds the folder: nobody else writes into it meanwhile.
+
+        Raises:
+            OptionError: another command holds it.
+            WriteError: it cannot be written to.
+        """
+        with claimed(self.lock, f"The run folder {self.path}"):
+            yield
+
+    def _check_empty(self) -> None:
+        if self.path.exists() and (not self.path.is_dir() or set(self.path.iterdir()) - {self.lock}):
+            raise OptionError(f"The run folder {self.path} holds something already; name a new one with --run.")
 
     @classmethod
     def open(cls, path: Path) -> RunFolder:
@@ -69,7 +97,11 @@ class RunFolder:
         """
         folder = cls(path)
         for needed in (folder.config, folder.model):
-            if not needed.is_file():
+            try:
+                there = needed.is_file()
+            except OSError as error:
+                raise OptionError(f"{path} cannot be read: {error.strerror}; name a run folder.") from error
+            if not there:
                 raise OptionError(
                     f"{path} is not a run folder of vpt-gym train: it holds no {needed.name}. "
                     f"Give the folder that the last lines of vpt-gym train name."
@@ -80,6 +112,11 @@ class RunFolder:
         """Where a video of this run lies."""
         return self.path / f"{name}.{suffix}"
 
+    def status(self, recorded: dict[str, Any]) -> str:
+        """How the run stands: what its config says, or `killed` where it says that it goes on and no process holds it."""
+        status = str(recorded.get("status", "unknown"))
+        return "killed" if status in UNDER_WAY and not is_claimed(self.lock) else status
+
     def read_config(self) -> dict[str, Any]:
         """config.json as written.
 
@@ -88,18 +125,22 @@ class RunFolder:
         """
         try:
             values = json.loads(self.config.read_text(encoding="utf-8"))
-        except ValueError as error:
+        except OSError as error:
+            raise VPTGymError(f"{self.config} cannot be read: {error.strerror}.") from error
+        except (ValueError, RecursionError) as error:
             raise VPTGymError(f"{self.config} is not valid JSON ({error}); restore the file or train again.") from error
         if not isinstance(values, dict) or not {"training", "encoder"} <= set(values):
             raise VPTGymError(f"{self.config} lacks the sections 'training' and 'encoder'; train again.")
         random = values.get("random_policy")
         returns = random.get("returns") if isinstance(random, dict) else None
+        versions = values.get("versions", {})
         good = {
             "training": isinstance(values["training"], dict),
             "encoder": isinstance(values["encoder"], dict)
             and all(isinstance(values["encoder"].get(name), str) for name in ("fingerprint", "source")),
             "random_policy": random is None
             or (isinstance(returns, list) and bool(returns) and all(type(x) in (int, float) for x in returns)),
+            "versions": isinstance(versions, dict) and all(isinstance(version, str) for version in versions.values()),
         }
         for section, whole in good.items():
             if not whole:

@@ -14,6 +14,7 @@ from stable_baselines3.common.vec_env import VecEnv
 
 from vpt_gym.running.stopping import StopSignal
 from vpt_gym.training.report import Reporter, Score
+from vpt_gym.training.seeds import Seeds
 from vpt_gym.training.video import EpisodeRecorder
 
 __all__ = ["RandomPolicy", "play"]
@@ -46,7 +47,7 @@ def play(
     venv: VecEnv,
     episodes: int,
     *,
-    seed: int,
+    seeds: Seeds,
     reporter: Reporter,
     stop: StopSignal,
     deterministic: bool = False,
@@ -59,9 +60,9 @@ def play(
 
     Args:
         policy: acts on what `venv` gives: a model on latents, or `RandomPolicy` on frames, so that the encoder need not run.
-        venv: the environments.
+        venv: the environments, as `latent_envs` makes them.
         episodes: how many.
-        seed: of the environments.
+        seeds: of the environments.
         reporter: told of each episode's end.
         stop: looked at after every step.
         deterministic: take the likeliest action instead of sampling.
@@ -90,7 +91,8 @@ def play(
             done += 1
             reporter.playing(what, done, episodes)
 
-    venv.seed(seed)
+    workers: Any = venv.unwrapped
+    workers.seed_each(seeds.envs)
     returns, _ = evaluate_policy(
         policy, venv, episodes, deterministic=deterministic, callback=after_step, return_episode_rewards=True
     )

@@ -2,33 +2,43 @@
 
 from __future__ import annotations
 
+import copy
+import io
 import time
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import torch
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.logger import CSVOutputFormat, Logger, TensorBoardOutputFormat
 from stable_baselines3.common.vec_env import VecNormalize
 
-from vpt_gym.encoders import load_encoder
+from vpt_gym.encoders import Encoder, load_encoder
+from vpt_gym.errors import VPTGymError
 from vpt_gym.rollout.workers import WorkerDiedError
-from vpt_gym.running.files import write_atomically
+from vpt_gym.running.files import WriteError, write_atomically
 from vpt_gym.running.stopping import Stopped, StopSignal
 from vpt_gym.running.versions import versions
 from vpt_gym.training.algorithms import build_model, normalized
 from vpt_gym.training.callback import TrainingCallback
-from vpt_gym.training.config import ALGORITHMS, EVALUATION_SEED, TrainingConfig
+from vpt_gym.training.config import TrainingConfig
 from vpt_gym.training.environments import check_env, latent_envs
 from vpt_gym.training.folder import RunFolder
 from vpt_gym.training.playing import RandomPolicy, play
 from vpt_gym.training.plot import learning_curve
 from vpt_gym.training.report import Facts, Reporter, Score
+from vpt_gym.training.scaling import write_scaling
+from vpt_gym.training.seeds import Purpose, seeds_of
+from vpt_gym.training.soundness import NonFiniteRunError, SoundVecEnv, is_sound
 from vpt_gym.wrappers.sb3 import VecVPTLatent
 
 __all__ = ["TrainingResult", "train"]
+
+CHECKPOINT_SECONDS: Final = 60.0
+KEEP_SECONDS: Final = 2.0
+"""Between two copies of a head that is sound, in memory, to go back to."""
 
 
 @dataclass(frozen=True)
@@ -72,19 +82,21 @@ def train(config: TrainingConfig, run: Path | None = None, reporter: Reporter | 
         What was measured, and where it lies.
 
     Raises:
-        VPTGymError: the environment, the encoder or the folder is not usable, or an environment process died; in the
-            last case the model of that moment is saved.
+        VPTGymError: the environment, the encoder or the folder is not usable; or an environment process died, or a reward,
+            an observation or a parameter is not finite, and then the last sound model is saved.
         KeyboardInterrupt: Ctrl-C before there was anything to save.
     """
     began = time.monotonic()
-    fps = check_env(config)
     folder = RunFolder.plan(run, config.env_id)
-    with (
-        closing(load_encoder(config.encoder, **config.encoder_options)) as encoder,
-        closing(latent_envs(config, encoder, config.n_envs, config.seed)) as latents,
-        StopSignal() as stop,
-    ):
-        return _Run(config, folder, encoder.describe(), latents, fps, reporter or Reporter(), stop, began).go()
+    # First of all: a folder that cannot be had costs no minute of loading.
+    with folder.fresh():
+        fps = check_env(config)
+        with (
+            closing(load_encoder(config.encoder, **config.encoder_options)) as encoder,
+            closing(latent_envs(config, encoder, config.n_envs)) as latents,
+            StopSignal() as stop,
+        ):
+            return _Run(config, folder, encoder, latents, fps, reporter or Reporter(), stop, began).go()
 
 
 class _Run:
@@ -94,49 +106,41 @@ class _Run:
         self,
         config: TrainingConfig,
         folder: RunFolder,
-        encoder: dict[str, Any],
+        encoder: Encoder,
         latents: VecVPTLatent,
         fps: float,
         reporter: Reporter,
         stop: StopSignal,
         began: float,
     ) -> None:
-        self.config, self.folder, self.encoder, self.fps = config, folder, encoder, fps
+        self.config, self.folder, self.encoder, self.fps = config, folder, encoder.describe(), fps
         self.reporter, self.stop, self.began = reporter, stop, began
-        self.seed = config.seed + EVALUATION_SEED
-        self.playing: dict[str, Any] = {"seed": self.seed, "reporter": reporter, "stop": stop}
-        self.frames = latents.venv
-        self.venv = normalized(config, latents)
+        self.seeds = seeds_of(config.seed, Purpose.EVALUATION, config.n_envs)
+        self.playing: dict[str, Any] = {"seeds": self.seeds, "reporter": reporter, "stop": stop}
+        self.workers: Any = latents.unwrapped
+        self.frames = SoundVecEnv(latents.venv, config.env_id)
+        self.venv = normalized(config, SoundVecEnv(latents, config.env_id))
         self.baseline: Score | None = None
         self.evaluation: Score | None = None
         self.video: Path | None = None
-        self.callback = TrainingCallback(config.planned_steps, reporter, stop, lambda: self.save("running"))
-        folder.make()
-        self.model: BaseAlgorithm = build_model(config, self.venv)
+        self.callback = TrainingCallback(config.planned_steps, reporter, stop, self.between_updates)
+        self.model: BaseAlgorithm = build_model(config, self.venv, encoder)
+        self.kept_at = self.saved_at = time.monotonic()
+        self.kept = self.parameters()
 
     def go(self) -> TrainingResult:
-        """Measure, train, measure again; whatever happens, save."""
-        interrupted = False
-        self.save("running")
-        threads = torch.get_num_threads()
-        self.reporter.starting(Facts(self.encoder["words"], self.encoder["untrained"], threads, self.folder.path))
+        """Measure, train, measure again; whatever happens, save, and say in the folder what happened."""
         try:
-            self.measure_random()
-            self.learn()
-            self.stop.check()
-            self.save("evaluating")
-            self.evaluate()
-        except (Stopped, KeyboardInterrupt):
-            interrupted = True
-        except WorkerDiedError as error:
-            # `timeout` and others send SIGTERM to the whole process group, workers included: they were told to end too.
-            interrupted = self.stop.requested
-            if not interrupted:
-                self.save("failed")
-                raise WorkerDiedError(
-                    f"{error} The model after {self.model.num_timesteps:,} steps is saved in {self.folder.path}."
-                ) from error
-        self.save("interrupted" if interrupted else "finished")
+            # Before the first model, so that a folder which holds anything says what it is.
+            self.folder.write_config(self.record("running"))
+            self.save("running")
+            interrupted = self.work()
+            self.save("interrupted" if interrupted else "finished")
+        except BaseException as error:
+            saved = self.save_failed(f"{type(error).__name__}: {error}")
+            if isinstance(error, VPTGymError):
+                error.args = (f"{error} {saved}", *error.args[1:])
+            raise
         return TrainingResult(
             folder=self.folder.path,
             interrupted=interrupted,
@@ -148,25 +152,86 @@ class _Run:
             video=self.video,
         )
 
+    def work(self) -> bool:
+        """All that takes time; returns whether the user has ended it early."""
+        facts = Facts(self.encoder["words"], self.encoder["untrained"], torch.get_num_threads(), self.folder.path)
+        try:
+            self.reporter.starting(facts)
+            self.measure_random()
+            self.learn()
+            self.stop.check()
+            self.save("evaluating")
+            self.evaluate()
+        except (Stopped, KeyboardInterrupt):
+            return True
+        except WorkerDiedError:
+            # `timeout` and others send SIGTERM to the whole process group, workers included: they were told to end too.
+            if not self.stop.requested:
+                raise
+            return True
+        return False
+
     def measure_random(self) -> None:
         """The random policy's score on the same environments."""
-        policy = RandomPolicy(self.frames, self.seed)
+        policy = RandomPolicy(self.frames, self.seeds.actions)
         self.baseline, _ = play(policy, self.frames, self.config.eval_episodes, **self.playing)
         self.reporter.baseline(self.baseline)
-        self.venv.seed(self.config.seed)
+        self.workers.seed_each(seeds_of(self.config.seed, Purpose.TRAINING, self.config.n_envs).envs)
 
     def learn(self) -> None:
-        """Train until the steps are done or the user asks to stop."""
-        logger = Logger(
-            str(self.folder.path),
-            [CSVOutputFormat(str(self.folder.progress)), TensorBoardOutputFormat(str(self.folder.tensorboard))],
-        )
-        self.model.set_logger(logger)
+        """Train until the steps are done or the user asks to stop.
+
+        Raises:
+            NonFiniteRunError: a reward, an observation or a parameter is not finite.
+            WriteError: a log cannot be written.
+        """
         try:
-            log_interval = 1 if ALGORITHMS[self.config.algo].on_policy else 10
-            self.model.learn(self.config.steps, callback=self.callback, log_interval=log_interval)
-        finally:
-            logger.close()
+            logger = Logger(
+                str(self.folder.path),
+                [CSVOutputFormat(str(self.folder.progress)), TensorBoardOutputFormat(str(self.folder.tensorboard))],
+            )
+            self.model.set_logger(logger)
+            try:
+                log_interval = 1 if self.config.algorithm.on_policy else 10
+                self.model.learn(self.config.steps, callback=self.callback, log_interval=log_interval)
+            finally:
+                logger.close()
+        except WriteError:
+            raise
+        except OSError as error:
+            # Environments are in other processes, so what the system refuses here is the logs.
+            raise WriteError.of(self.folder.path, error) from error
+        except (RuntimeError, ValueError) as error:
+            # In the middle of an update: torch's distributions refuse what parameters that are NaN have made.
+            if isinstance(error, VPTGymError) or is_sound(self.model):
+                raise
+            raise self.unsound() from error
+
+    def between_updates(self) -> None:
+        """Look whether the head is sound, keep it now and then, and save it about once a minute.
+
+        Raises:
+            NonFiniteRunError: it is not.
+        """
+        if not is_sound(self.model):
+            raise self.unsound()
+        now = time.monotonic()
+        if now - self.kept_at > KEEP_SECONDS:
+            self.kept, self.kept_at = self.parameters(), now
+        if now - self.saved_at > CHECKPOINT_SECONDS:
+            self.save("running")
+            self.saved_at = time.monotonic()
+
+    def parameters(self) -> tuple[int, dict[str, Any]]:
+        """The steps so far and a copy of what has been learnt."""
+        return self.model.num_timesteps, copy.deepcopy(self.model.get_parameters())
+
+    def unsound(self) -> NonFiniteRunError:
+        """The sentence for a head that an update has broken."""
+        return NonFiniteRunError(
+            f"{self.config.env_id}: a parameter of the {self.config.algo.upper()} head is not finite after the update at step "
+            f"{self.model.num_timesteps:,}; lower learning_rate, or scale rewards that are far from 1."
+        )
 
     def evaluate(self) -> None:
         """The trained policy's score, and a film of some of its episodes where the environment renders."""
@@ -177,30 +242,56 @@ class _Run:
             self.model, self.venv, self.config.eval_episodes, film=film, fps=self.fps, **self.playing
         )
 
-    def save(self, status: str) -> None:
-        """Bring every file of the run folder up to date; Ctrl-C waits meanwhile."""
+    def save(self, status: str, error: str | None = None) -> None:
+        """Bring every file of the run folder up to date; Ctrl-C waits meanwhile.
+
+        Raises:
+            WriteError: the system refused.
+        """
         with self.stop.held():
-            write_atomically(self.folder.model, self.model.save)
+            write_atomically(self.folder.model, self.write_model)
             if isinstance(self.venv, VecNormalize):
-                statistics = self.venv
-                write_atomically(self.folder.statistics, lambda path: statistics.save(str(path)))
+                write_scaling(self.venv, self.folder.scaling)
             self.folder.write_episodes(self.callback.episodes)
             write_atomically(self.folder.curve, self.draw)
-            self.folder.write_config(
-                {
-                    "status": status,
-                    "training": self.config.to_dict(),
-                    "encoder": self.encoder,
-                    "versions": versions(),
-                    "steps": self.model.num_timesteps,
-                    "seconds": {
-                        "training": round(self.callback.seconds, 1),
-                        "total": round(time.monotonic() - self.began, 1),
-                    },
-                    "random_policy": self.baseline and self.baseline.to_dict(),
-                    "evaluation": self.evaluation and {"deterministic": False, **self.evaluation.to_dict()},
-                }
-            )
+            self.folder.write_config(self.record(status, error))
+
+    def save_failed(self, error: str) -> str:
+        """The last word of a run that broke: the last sound model and why, or, where there is no room for both, why."""
+        if not is_sound(self.model):
+            steps, parameters = self.kept
+            self.model.set_parameters(parameters)
+            self.model.num_timesteps = steps
+        try:
+            self.save("failed", error)
+        except WriteError:
+            with suppress(WriteError):
+                self.folder.write_config(self.record("failed", error))
+            return f"What {self.folder.path} holds is of the last time that it could be written."
+        return f"The model after {self.model.num_timesteps:,} steps is saved in {self.folder.path}."
+
+    def write_model(self, path: Path) -> None:
+        """Write model.zip in one piece: what the system refuses in the middle of an archive, torch calls something else."""
+        buffer = io.BytesIO()
+        self.model.save(buffer)
+        path.write_bytes(buffer.getbuffer())
+
+    def record(self, status: str, error: str | None = None) -> dict[str, Any]:
+        """config.json of what is known so far."""
+        return {
+            "status": status,
+            **({"error": error} if error else {}),
+            "training": self.config.to_dict(),
+            "encoder": self.encoder,
+            "versions": versions(),
+            "steps": self.model.num_timesteps,
+            "seconds": {
+                "training": round(self.callback.seconds, 1),
+                "total": round(time.monotonic() - self.began, 1),
+            },
+            "random_policy": self.baseline and self.baseline.to_dict(),
+            "evaluation": self.evaluation and {"deterministic": False, **self.evaluation.to_dict()},
+        }
 
     def draw(self, path: Path) -> None:
         """The learning curve of what is known so far."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+import reprlib
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
@@ -18,9 +19,13 @@ __all__ = ["check_declared", "config_from_shapes"]
 Shape = tuple[int, ...]
 
 _EXAMPLES = 5
+_LONGEST = 300
 _LARGEST_SIZE = 2**16
-"""No size of a network is larger; a table as long as a made-up number of blocks asks for would not fit in memory."""
+_MOST_BLOCKS = 512
+"""No network is larger; a table as long as a made-up number of blocks asks for would not fit in memory."""
 _BLOCK = re.compile(r"net\.recurrent_layer\.blocks\.(\d+)\.")
+_IDM = "net.conv3d_layer."
+"""Of OpenAI's `InverseActionNet` alone: it convolves over time before it looks at single frames."""
 _STRIPPED = re.compile(r"(img_process|recurrent_layer|lastlayer|final_ln)\.")
 _SIZES: Mapping[str, str] = {
     "hidsize": "hidden_size",
@@ -67,6 +72,12 @@ def config_from_shapes(path: Path, shapes: Mapping[str, Shape]) -> VPTConfig:
     inside = {name: shape for name, shape in shapes.items() if name.startswith(NETWORK_PREFIX)}
     if not inside:
         raise WeightsError(_no_network(path, shapes))
+    idm = [name for name in inside if name.startswith(_IDM)]
+    if idm:
+        raise WeightsError(
+            f"{path} is OpenAI's inverse dynamics model (IDM): it has {_some(idm)}. It labels recordings, frame by frame, with "
+            "what the player did, and no agent can play by it, since it looks ahead: name a foundation-model, bc or rl file."
+        )
     _check_names(path, shapes, inside)
     config = _sizes(path, inside)
     wrong = _misfits(table(config), inside)
@@ -100,8 +111,9 @@ def _no_network(path: Path, names: Collection[str]) -> str:
 
 def _check_names(path: Path, names: Collection[str], inside: Collection[str]) -> None:
     indices = {int(match[1]) for name in inside if (match := _BLOCK.match(name))}
-    # No file has more blocks than tensors: a made-up index of a thousand million must not become a table that long.
-    blocks = 1 + max((index for index in indices if index < len(inside)), default=0)
+    # No file has more blocks than tensors, and no network more than hundreds: a made-up index must not become a table that
+    # long.
+    blocks = 1 + max((index for index in indices if index < min(len(inside), _MOST_BLOCKS)), default=0)
     wanted = [spec.vpt_name for spec in table(replace(PRESETS["1x"], blocks=blocks))]
     missing = [name for name in wanted if name not in inside]
     if missing:
@@ -151,6 +163,7 @@ def _sizes(path: Path, shapes: Mapping[str, Shape]) -> VPTConfig:
     dense_in = "img_process.cnn.dense"
     flat = size((f"{dense_in}.norm.weight", 0), (f"{dense_in}.norm.bias", 0), (f"{dense_in}.layer.weight", 1))
     multiples = (
+        ("numbers in final_ln", hidden, 1),
         ("firstconv channels", channels, 16),
         ("r_layer rows", relations, RELATION_RANK),
         ("mlp0 rows", wide, max(hidden, 1)),
@@ -203,16 +216,16 @@ def check_declared(
     if isinstance(span, int) and isinstance(steps, int):
         flat["attention_memory_size - timesteps"] = span - steps
     shape = flat.get("img_shape")
-    if isinstance(shape, list) and len(shape) == 3 and shape[0] == shape[1] and shape[2] == 3:
+    if isinstance(shape, list) and len(shape) == 3 and isinstance(shape[0], int) and shape[1:] == [shape[0], 3]:
         flat["img_shape"] = shape[0]
     sizes = {field: flat[key] for key, field in _SIZES.items() if key in flat and flat[key] != getattr(config, field)}
     complaints = [
-        f"{key} is {sizes[field]!r} in the config, {getattr(config, field)!r} by the tensors"
+        f"{key} is {reprlib.repr(sizes[field])} in the config, {getattr(config, field)!r} by the tensors"
         for key, field in _SIZES.items()
         if field in sizes
     ]
     complaints += [
-        f"{key} is {flat[key]!r} in the config, {value!r} in every VPT network"
+        f"{key} is {reprlib.repr(flat[key])} in the config, {value!r} in every VPT network"
         for key, value in _FIXED.items()
         if key in flat and flat[key] != value
     ]
@@ -239,6 +252,8 @@ def _flattened(declared: Mapping[str, object]) -> dict[str, object]:
 def _declared_table(sizes: Mapping[str, object], config: VPTConfig) -> tuple[TensorSpec, ...]:
     """The tensors that the declared sizes would have; none where they describe no network at all."""
     changes = {field: value for field, value in sizes.items() if isinstance(value, int) and value <= _LARGEST_SIZE}
+    if changes.get("blocks", 0) > _MOST_BLOCKS:
+        return ()
     try:
         return table(replace(config, **changes))
     except VPTGymError:
@@ -259,4 +274,4 @@ def _misfits(specs: Sequence[TensorSpec], shapes: Mapping[str, Shape]) -> list[s
 
 def _some(items: Sequence[str]) -> str:
     rest = f" and {len(items) - _EXAMPLES} more" if len(items) > _EXAMPLES else ""
-    return ", ".join(items[:_EXAMPLES]) + rest
+    return ", ".join(item[:_LONGEST] for item in items[:_EXAMPLES]) + rest

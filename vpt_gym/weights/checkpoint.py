@@ -13,12 +13,13 @@ from typing import Final
 import torch
 
 from vpt_gym.config import PRESETS, VPTConfig
-from vpt_gym.errors import WeightsError
+from vpt_gym.errors import OptionError, WeightsError
 from vpt_gym.weights.architecture import check_declared, config_from_shapes
 from vpt_gym.weights.declared import read_declared
-from vpt_gym.weights.files import TensorInfo, open_tensor_file
+from vpt_gym.weights.files import open_tensor_file
 from vpt_gym.weights.names import NETWORK_PREFIX, TensorSpec, table
 from vpt_gym.weights.source import ResolvedSource, Untrained, resolve
+from vpt_gym.weights.tensors import TensorInfo
 from vpt_gym.weights.untrained import untrained_tensors
 
 __all__ = ["Checkpoint", "LoadReport", "load_checkpoint", "take_checkpoint"]
@@ -88,7 +89,7 @@ def load_checkpoint(
     """Load the network's weights; every tensor comes from the source, or loading fails and says which did not.
 
     Memory peaks at the weights in the wanted precision and about 64 MiB more (the largest tensor of the file, if that
-    is larger). Only `.weights` and `.ckpt` files that torch before 1.6 wrote must be read whole.
+    is larger).
 
     Args:
         source: a source string, see `resolve`, or what `resolve` made of it.
@@ -99,11 +100,12 @@ def load_checkpoint(
         The tensors with their architecture, digest and report.
 
     Raises:
+        OptionError: `dtype` is another.
         WeightsError: the source cannot be found, trusted or read, or is not a whole VPT network, or a tensor holds NaN,
             infinity, or a number beyond the range of `dtype`.
     """
     if dtype not in _WANTED:
-        raise WeightsError(f"Weights cannot be loaded as {dtype}: choose from {', '.join(map(str, _WANTED))}.")
+        raise OptionError(f"Weights cannot be loaded as {dtype}: choose from {', '.join(map(str, _WANTED))}.")
     resolved = source if isinstance(source, ResolvedSource) else resolve(source)
     if resolved.untrained is not None:
         return _draw(resolved, resolved.untrained, dtype, torch.device(device))
@@ -191,7 +193,8 @@ class _Taking:
         kept = torch.empty(spec.shape, dtype=self._dtype, device=self._device)
         stored, out = tensor.detach().reshape(-1), kept.view(-1)
         for start in range(0, stored.numel(), _CHUNK):
-            values = stored[start : start + _CHUNK].to(torch.float32)
+            # A tensor of one axis may have gaps between its numbers, and hashing wants them side by side.
+            values = stored[start : start + _CHUNK].to(torch.float32).contiguous()
             low, high = (float(bound) for bound in torch.aminmax(values))
             self._check_range(name, low, high)
             sha256.update(values.numpy().astype("<f4", copy=False).data)

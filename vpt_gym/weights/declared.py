@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-import json
+import contextlib
 from collections.abc import Mapping
 from pathlib import Path
 
 from vpt_gym.errors import WeightsError
 from vpt_gym.weights.files import check_is_data
+from vpt_gym.weights.json_files import NotJSONError, parse_json
 from vpt_gym.weights.pickles import plain_data
 
 __all__ = ["read_declared", "read_temperature"]
 
 _LARGEST = 2**20
+_LONGEST_NUMBER = 40
 _IN_MODEL = ("model", "args", "net", "args")
 _IN_CONFIG = ("policy_kwargs",)
 _HEAD_IN_MODEL = ("model", "args", "pi_head_opts")
@@ -63,7 +65,12 @@ def read_temperature(path: Path) -> object:
             f"{path} holds no temperature of the action head at {where}: name the description that belongs to the weights, "
             "or move it aside, and the heads take the 2.0 of OpenAI's agent."
         )
-    return options[_TEMPERATURE]
+    found = options[_TEMPERATURE]
+    # OpenAI's files have it as text, and OpenAI's agent puts it through float().
+    if isinstance(found, str) and len(found) <= _LONGEST_NUMBER:
+        with contextlib.suppress(ValueError):
+            return float(found)
+    return found
 
 
 def _content(path: Path) -> object:
@@ -77,8 +84,8 @@ def _content(path: Path) -> object:
     if path.suffix != ".json":
         return plain_data(path, content)
     try:
-        return json.loads(content)
-    except (ValueError, RecursionError) as error:
+        return parse_json(content)
+    except NotJSONError as error:
         raise WeightsError(
             f"{path} is not JSON ({error}): get it again from its source, or move it aside, since the "
             "architecture is also read from the tensors."

@@ -1,68 +1,63 @@
-"""Tensor files, read a bounded part at a time: safetensors, and torch.save archives with `weights_only`."""
+"""Opening files of tensors: what each format is known by, and safetensors, read a bounded part at a time."""
 
 from __future__ import annotations
 
-import pickle
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import stat
+from collections.abc import Iterator, Mapping, Sequence
 from math import prod
 from pathlib import Path
-from typing import NamedTuple, Protocol
 
-import torch
 from safetensors import SafetensorError, safe_open
 
 from vpt_gym.errors import WeightsError
-from vpt_gym.weights.pickles import refused_global, require_safe_torch
+from vpt_gym.weights.archives import TorchArchive
+from vpt_gym.weights.json_files import NotJSONError, parse_json
+from vpt_gym.weights.shards import ShardedFile, is_index, shard_names
+from vpt_gym.weights.tensors import GET_AGAIN, Take, TensorFile, TensorInfo
+from vpt_gym.weights.wrapping import unwrapped
 
-__all__ = ["TensorFile", "TensorInfo", "check_is_data", "open_tensor_file"]
-
-Take = Callable[[str, torch.Tensor], None]
+__all__ = ["check_is_data", "check_is_file", "open_tensor_file"]
 
 _GROUP_ELEMENTS = 2**24
 """Pages of a mapped file count as the process's own memory until the mapping goes, so a mapping is dropped after about
 this much has been read through it."""
-
-_LIGHTNING_PREFIX = "mine_policy."
-_GET_AGAIN = "delete it and get it again from its source"
+_LARGEST_HEADER = 2**24
 _SAFETENSORS_TYPES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
-_DAMAGE = (RuntimeError, EOFError, AssertionError, AttributeError, IndexError, KeyError, TypeError, ValueError, OSError)
-"""What torch.load raises on bytes that are no archive of its own, or only part of one."""
 
 
-class TensorInfo(NamedTuple):
-    """Shape, and element type as torch spells it without `torch.`, of a tensor that has not been read."""
+def check_is_file(path: Path) -> None:
+    """Refuse what would wait for ever, or never end, when it is read: pipes, sockets, devices; and folders.
 
-    shape: tuple[int, ...]
-    dtype: str
-
-
-class TensorFile(Protocol):
-    """A file of named tensors that can be listed without reading them."""
-
-    def infos(self) -> Mapping[str, TensorInfo]:
-        """Describe every tensor, by VPT's name."""
-
-    def visit(self, names: Sequence[str], take: Take) -> None:
-        """Hand each named tensor to `take`, which must copy what it keeps and keep nothing else."""
+    Raises:
+        WeightsError: it is one of these, or is not there.
+    """
+    try:
+        mode = path.stat().st_mode
+    except OSError as error:
+        raise WeightsError(f"{path} cannot be read ({error.strerror}): name a file that you may read.") from error
+    if not stat.S_ISREG(mode):
+        kinds = ((stat.S_ISFIFO, "a pipe"), (stat.S_ISDIR, "a folder"), (stat.S_ISSOCK, "a socket"))
+        kind = next((kind for is_kind, kind in kinds if is_kind(mode)), "a device")
+        raise WeightsError(f"{path} is {kind} and no file: name a file, into which what comes out of it was written.")
 
 
 def check_is_data(path: Path) -> None:
     """Refuse what download tools leave in place of a file: nothing, a web page, a git-LFS pointer.
 
     Raises:
-        WeightsError: the file is one of these, or cannot be opened.
+        WeightsError: the file is one of these, is no regular file, or cannot be opened.
     """
+    check_is_file(path)
     try:
         with path.open("rb") as file:
             head = file.read(512)
     except OSError as error:
         raise WeightsError(f"{path} cannot be read ({error.strerror}): name a file that you may read.") from error
     if not head:
-        raise WeightsError(f"{path} is empty: {_GET_AGAIN}.")
+        raise WeightsError(f"{path} is empty: {GET_AGAIN}.")
     if head.startswith(b"version https://git-lfs"):
         raise WeightsError(
-            f"{path} is a git-LFS pointer and not the file itself: run `git lfs pull` in its repository, or "
-            f"{_GET_AGAIN}."
+            f"{path} is a git-LFS pointer and not the file itself: run `git lfs pull` in its repository, or {GET_AGAIN}."
         )
     if head.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"<"):
         raise WeightsError(
@@ -72,44 +67,63 @@ def check_is_data(path: Path) -> None:
 
 
 def open_tensor_file(path: Path) -> TensorFile:
-    """Open a checkpoint by its ending: `.safetensors`, `.weights` or `.ckpt`.
+    """Open a checkpoint by its ending: `.safetensors`, an index of several files, or anything else for what torch.save wrote.
+
+    Returns:
+        Its tensors under VPT's own names, wherever what is around the policy is known.
 
     Raises:
-        WeightsError: the content is not what the ending promises, is damaged or truncated, or is a pickle that asks for
-            more than tensors, or that this torch cannot open safely.
+        WeightsError: the content is not what the ending promises, is damaged or truncated, is ambiguous, or is a pickle that
+            asks for more than tensors.
     """
+    try:
+        if is_index(path):
+            check_is_data(path)
+            return unwrapped(path, ShardedFile(path, {name: _open(path.with_name(name)) for name in shard_names(path)}))
+        return unwrapped(path, _open(path))
+    except OSError as error:
+        raise WeightsError(f"{path} cannot be read ({error.strerror}): name a file that you may read.") from error
+
+
+def _open(path: Path) -> TensorFile:
     check_is_data(path)
     with path.open("rb") as file:
-        head = file.read(9)
+        head = file.read(512)
     zipped, pickled = head.startswith(b"PK\x03\x04"), head.startswith(b"\x80")
+    safe = head[8:9] == b"{"
     if path.suffix == ".safetensors":
-        if zipped or (pickled and head[8:] != b"{"):
+        if zipped or (pickled and not safe):
             raise WeightsError(
                 f"{path} is a PyTorch archive and not safetensors: rename it to end in .weights, or .ckpt if "
                 "Lightning wrote it."
             )
         return _Safetensors(path)
-    if head[8:] == b"{":
+    if safe and not zipped:
         raise WeightsError(f"{path} holds safetensors: rename it to end in .safetensors.")
+    if head[257:262] == b"ustar":
+        raise WeightsError(
+            f"{path} is a tar archive, which only torch before 0.2 wrote: unpack it if it holds a checkpoint, or {GET_AGAIN}."
+        )
     if not (zipped or pickled):
-        raise WeightsError(f"{path} was not written by torch.save: {_GET_AGAIN}, or give it the ending of what it is.")
-    require_safe_torch(path)
-    return _TorchArchive(path, mapped=zipped)
+        raise WeightsError(f"{path} was not written by torch.save: {GET_AGAIN}, or give it the ending of what it is.")
+    return TorchArchive(path, zipped=zipped)
 
 
 class _Safetensors:
     def __init__(self, path: Path) -> None:
         self._path = path
+        self.others: Mapping[str, str] = {}
         self._infos: dict[str, TensorInfo] = {}
         try:
+            _check_header(path)
             with safe_open(path, framework="pt") as file:
                 for name in file.keys():  # noqa: SIM118 - safe_open is no mapping
                     part = file.get_slice(name)
                     kind = part.get_dtype()
                     shape = tuple(part.get_shape())
                     self._infos[name] = TensorInfo(shape, _SAFETENSORS_TYPES.get(kind, kind))
-        except (SafetensorError, OSError) as error:
-            raise WeightsError(f"{path} is truncated or no safetensors file ({error}): {_GET_AGAIN}.") from error
+        except (SafetensorError, NotJSONError, OSError) as error:
+            raise WeightsError(f"{path} is truncated or no safetensors file ({error}): {GET_AGAIN}.") from error
 
     def infos(self) -> Mapping[str, TensorInfo]:
         return self._infos
@@ -121,72 +135,16 @@ class _Safetensors:
                     take(name, file.get_tensor(name))
 
 
-class _TorchArchive:
-    def __init__(self, path: Path, *, mapped: bool) -> None:
-        self._path = path
-        # Only the zip archives that torch has written since 1.6 can be mapped; an older file is read whole, every time.
-        self._mapped = mapped
-        tensors = self._load()
-        self._infos = {
-            name: TensorInfo(tuple(tensor.shape), str(tensor.dtype).removeprefix("torch."))
-            for name, tensor in tensors.items()
-        }
-
-    def infos(self) -> Mapping[str, TensorInfo]:
-        return self._infos
-
-    def visit(self, names: Sequence[str], take: Take) -> None:
-        for group in _groups(names, self._infos) if self._mapped else [names]:
-            tensors = self._load()
-            for name in group:
-                take(name, tensors[name])
-            del tensors
-
-    def _load(self) -> dict[str, torch.Tensor]:
-        try:
-            content = torch.load(self._path, map_location="cpu", weights_only=True, mmap=self._mapped)
-        except pickle.UnpicklingError as error:
-            asked = refused_global(str(error))
-            if asked is None:
-                raise WeightsError(
-                    f"{self._path} is damaged, or pickles more than tensors: {_GET_AGAIN}, or get it as .safetensors."
-                ) from error
-            raise WeightsError(
-                f"{self._path} is refused: its pickle asks for {asked}, which is no tensor and could run "
-                "code. Get the weights as .safetensors, or convert the file where you trust it."
-            ) from None
-        except _DAMAGE as error:
-            raise WeightsError(f"{self._path} is truncated or damaged ({_first_line(error)}): {_GET_AGAIN}.") from error
-        return self._tensors_of(content)
-
-    def _tensors_of(self, content: object) -> dict[str, torch.Tensor]:
-        lightning = isinstance(content, dict) and isinstance(content.get("state_dict"), dict)
-        if lightning != (self._path.suffix == ".ckpt"):
-            if lightning:
-                raise WeightsError(f"{self._path} is a Lightning checkpoint: rename it to end in .ckpt.")
-            raise WeightsError(
-                f"{self._path} is no Lightning checkpoint, for it has no 'state_dict': if it is OpenAI's, rename it to "
-                "end in .weights."
-            )
-        state = content["state_dict"] if lightning and isinstance(content, dict) else content
-        if not isinstance(state, dict):
-            raise WeightsError(
-                f"{self._path} holds {type(state).__name__} and not a dict of tensors: name the file that "
-                "torch.save wrote of a policy's state_dict."
-            )
-        prefix = _LIGHTNING_PREFIX if lightning else ""
-        named = ((str(name).removeprefix(prefix), value) for name, value in state.items())
-        return {name: value for name, value in named if self._is_plain_tensor(name, value)}
-
-    def _is_plain_tensor(self, name: str, value: object) -> bool:
-        if isinstance(value, torch.Tensor) and value.layout == torch.strided and value.device.type == "cpu":
-            return True
-        if name.startswith("net."):
-            raise WeightsError(
-                f"{self._path}: {name} is no plain tensor but {type(value).__name__}: save the policy's "
-                "state_dict as it is."
-            )
-        return False
+def _check_header(path: Path) -> None:
+    """Refuse a header that is too large, or gives a tensor twice: the library takes one of the two without a word."""
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        if length > _LARGEST_HEADER:
+            raise NotJSONError(f"its header claims {length:,} bytes, more than any network's")
+        header = file.read(length)
+    if len(header) < length:
+        raise NotJSONError("its header is cut off")
+    parse_json(header)
 
 
 def _groups(names: Sequence[str], infos: Mapping[str, TensorInfo]) -> Iterator[list[str]]:
@@ -201,7 +159,3 @@ def _groups(names: Sequence[str], infos: Mapping[str, TensorInfo]) -> Iterator[l
         size += elements
     if group:
         yield group
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".: ")

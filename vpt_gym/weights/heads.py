@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import math
 import re
+import reprlib
+import sys
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
@@ -28,10 +30,11 @@ MINESTUDIO_TEMPERATURE: Final = 1.0
 
 _VPTS: Final[Mapping[str, int]] = {"buttons": 8641, "camera": 121}
 """The parts of VPT's own `pi_head`, and how many actions each has."""
-_PART: Final = re.compile(r"pi_head\.(?:(\w+)\.)?linear_layer\.(?:weight|bias)")
+_PART: Final = re.compile(r"pi_head\.(?:([^.]+)\.)?linear_layer\.(?:weight|bias)")
 _UNTRAINED_SCALE: Final = 0.01
 """Length of an untrained row of `pi_head`, as VPT itself starts it: logits of that size, so an all but uniform policy."""
 _EXAMPLES: Final = 5
+_LONGEST: Final = 300
 
 Shape = tuple[int, ...]
 
@@ -203,9 +206,11 @@ def _temperature(resolved: ResolvedSource, path: Path) -> float:
 
 def check_temperature(value: object, origin: str) -> float:
     """The temperature as a float; raises WeightsError unless it is a positive finite number."""
-    if isinstance(value, (int, float)) and not isinstance(value, bool) and 0 < value < math.inf:
+    if isinstance(value, (int, float)) and not isinstance(value, bool) and 0 < value <= sys.float_info.max:
         return float(value)
-    raise WeightsError(f"{origin}: the temperature of VPT's action head must be a positive number, not {value!r}.")
+    raise WeightsError(
+        f"{origin}: the temperature of VPT's action head must be a positive number, not {reprlib.repr(value)}."
+    )
 
 
 def _part_name(part: str, kind: str) -> str:
@@ -233,6 +238,14 @@ def _sizes(origin: str, found: Mapping[str, Shape]) -> tuple[int, dict[str, int]
     if not parts or parts & set(_VPTS):
         parts |= set(_VPTS)
     names = list(_shapes(0, dict.fromkeys(sorted(parts), 0)))
+    strange = sorted(name for name in found if name.startswith("pi_head.") and name not in names)
+    if strange:
+        gaussian = any(name.endswith("log_std") for name in strange)
+        what = "a Gaussian head, for continuous actions" if gaussian else "a head of another kind"
+        raise WeightsError(
+            f"{origin} has {what}: {_some(strange)}. VPT's heads are categorical, one linear layer for each part; train with a "
+            "head of Stable-Baselines3's own."
+        )
     missing = [name for name in names if name not in found]
     if missing:
         raise WeightsError(
@@ -302,4 +315,4 @@ def _draw(wish: Untrained) -> VPTHeads:
 
 def _some(items: list[str]) -> str:
     rest = f" and {len(items) - _EXAMPLES} more" if len(items) > _EXAMPLES else ""
-    return ", ".join(items[:_EXAMPLES]) + rest
+    return ", ".join(item[:_LONGEST] for item in items[:_EXAMPLES]) + rest

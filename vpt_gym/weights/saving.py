@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import math
+import shutil
 import tempfile
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
@@ -38,7 +41,7 @@ def save_checkpoint(net: VPTNet, heads: VPTHeads | None, folder: Path | str) -> 
     Raises:
         OptionError: the network's parts were replaced by faster ones, which have no plain tensors any more; or the heads are
             empty or read latents of another length.
-        WeightsError: the folder holds something else, or cannot be written.
+        WeightsError: the network holds NaN or infinity, or the folder holds something else or cannot be written.
     """
     target = Path(folder).expanduser()
     tensors = _tensors(net, heads)
@@ -59,6 +62,8 @@ def save_checkpoint(net: VPTNet, heads: VPTHeads | None, folder: Path | str) -> 
             written.mkdir()
             save_file(tensors, written / WEIGHTS_FILE, metadata={"format": "pt"})
             (written / CONFIG_FILE).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+            # safetensors makes a file that its owner alone may read; the umask says who else may.
+            shutil.copymode(written / CONFIG_FILE, written / WEIGHTS_FILE)
             if target.exists():
                 target.rename(before)
             try:
@@ -98,6 +103,12 @@ def _tensors(net: VPTNet, heads: VPTHeads | None) -> dict[str, Tensor]:
             "encoder: take it from vpt_gym.load_network(source)."
         )
     tensors = {spec.vpt_name: state[spec.parameter].detach().cpu().contiguous() for spec in specs}
+    broken = [name for name, tensor in tensors.items() if not all(map(math.isfinite, torch.aminmax(tensor)))]
+    if broken:
+        raise WeightsError(
+            f"save_checkpoint: {len(broken)} tensors of the network hold NaN or infinity, such as {broken[0]}, and nothing "
+            "could load them: the training has diverged, so save an earlier state of it."
+        )
     if heads is None:
         return tensors
     if heads.is_empty or heads.latent_size != net.config.hidden_size:

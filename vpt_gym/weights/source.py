@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
@@ -10,19 +11,25 @@ from urllib.parse import parse_qsl
 
 from vpt_gym.config import PRESETS
 from vpt_gym.errors import WeightsError
+from vpt_gym.weights.files import check_is_data, check_is_file
+from vpt_gym.weights.folders import joining_tool
 from vpt_gym.weights.hub import fetch
+from vpt_gym.weights.shards import INDEX_SUFFIX, is_index, shard_names
 
 __all__ = ["ResolvedSource", "Untrained", "resolve", "unchanged"]
 
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
-_WEIGHTS_SUFFIXES = (".safetensors", ".weights", ".ckpt")
-_SUFFIXES_OF_PATHS = (*_WEIGHTS_SUFFIXES, ".model", ".json", ".pt", ".pth", ".bin", ".pkl", ".zip")
+TORCH_FILE = "pytorch_model.bin"
+_STANDARD_FILES = (WEIGHTS_FILE, WEIGHTS_FILE + INDEX_SUFFIX, TORCH_FILE, TORCH_FILE + INDEX_SUFFIX)
+"""What a folder or a repository may hold its weights in, the best first."""
+_WEIGHTS_SUFFIXES = (".safetensors", ".weights", ".ckpt", ".pt", ".pth", ".bin")
+_SUFFIXES_OF_PATHS = (*_WEIGHTS_SUFFIXES, ".model", ".json", ".pkl", ".zip")
 _HUB_ID = re.compile(r"(?P<repo>[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)(@(?P<revision>[^@\s]+))?")
 _LARGEST_SEED = 2**63 - 1
 _FORMS = (
-    "a hub repository (owner/name or owner/name@revision), a folder with model.safetensors, a .safetensors, .weights "
-    "or .ckpt file, or random:<preset>"
+    "a hub repository (owner/name or owner/name@revision), a folder with model.safetensors, a .safetensors, .weights, "
+    ".ckpt, .pt, .pth or .bin file, or random:<preset>"
 )
 
 
@@ -40,11 +47,12 @@ class ResolvedSource:
 
     Attributes:
         source: the string that the user gave.
-        weights: file that holds the tensors, or None for untrained weights.
+        weights: file that holds the tensors, or the index of several; None for untrained weights.
         declared: file that describes the architecture (`config.json` or `.model`), or None where there is none.
         untrained: preset and seed, or None where there are files.
         identity: equal for two sources that lead to the same bytes: path, time of change and size of each file, or
             preset and seed. Hashable, so that loaded weights can be shared inside a process.
+        shards: the files that `weights` leads to where it is an index.
     """
 
     source: str
@@ -52,20 +60,23 @@ class ResolvedSource:
     declared: Path | None
     untrained: Untrained | None
     identity: Hashable
+    shards: tuple[Path, ...] = ()
 
     @property
     def files(self) -> tuple[Path, ...]:
         """The files that will be read, tensors first."""
-        return tuple(path for path in (self.weights, self.declared) if path is not None)
+        return tuple(path for path in (self.weights, *self.shards, self.declared) if path is not None)
 
 
 def resolve(source: str) -> ResolvedSource:
     """Find, and for a hub repository download, the files of a source.
 
     Args:
-        source: a hub repository (`owner/name`, `owner/name@revision`); a folder with `model.safetensors` and perhaps
-            `config.json`; a `.safetensors` file; an OpenAI `.weights` file, described by the `.model` of the same name
-            beside it or by `?model=PATH`; a Lightning `.ckpt` of MineStudio; `random:<preset>`, perhaps with `?seed=N`.
+        source: a hub repository (`owner/name`, `owner/name@revision`) or a folder, with `model.safetensors`, or
+            `pytorch_model.bin`, or the index and the parts of either, and perhaps `config.json`; a `.safetensors` file or an
+            index; an OpenAI `.weights` file, described by the `.model` of the same name beside it or by `?model=PATH`; a
+            Lightning `.ckpt` of MineStudio; any other file that torch.save wrote (`.pt`, `.pth`, `.bin`); `random:<preset>`,
+            perhaps with `?seed=N`.
 
     Returns:
         The files, and an identity under which loaded weights can be shared.
@@ -94,7 +105,7 @@ def resolve(source: str) -> ResolvedSource:
     repository = _HUB_ID.fullmatch(source)
     if repository is None:
         raise WeightsError(f"{source!r} is neither an existing file or folder nor a hub repository: give {_FORMS}.")
-    weights, declared = fetch(repository["repo"], repository["revision"], WEIGHTS_FILE, CONFIG_FILE)
+    weights, declared = fetch(repository["repo"], repository["revision"], _STANDARD_FILES, CONFIG_FILE)
     return _from_files(source, weights, declared)
 
 
@@ -153,32 +164,62 @@ def _model_of(source: str, weights: Path, query: str) -> Path:
 
 def _local(source: str, path: Path, model: Path | None) -> ResolvedSource:
     if path.is_dir():
-        weights = path / WEIGHTS_FILE
-        if not weights.is_file():
-            found = sorted(entry.name for entry in path.iterdir() if entry.suffix in _WEIGHTS_SUFFIXES)
-            remedy = f"it has {', '.join(found[:5])}: name the file itself" if found else "name a folder that has one"
-            raise WeightsError(f"The folder {str(path)!r} holds no {WEIGHTS_FILE}; {remedy}.")
+        weights = _in_folder(path)
     else:
         weights = path
         if path.suffix == ".model":
             raise WeightsError(f"{str(path)!r} describes a network and holds no weights: name the .weights file.")
-        if path.suffix not in _WEIGHTS_SUFFIXES:
+        if path.suffix not in _WEIGHTS_SUFFIXES and not is_index(path):
             raise WeightsError(
                 f"{str(path)!r} ends in none of {', '.join(_WEIGHTS_SUFFIXES)}: give it the ending of "
                 "what it is, so that it can be read as that."
             )
     if model is None:
         # A config.json belongs to the model.safetensors beside it, a .model to the .weights of its own name; any other
-        # neighbour may describe another network.
+        # neighbour may describe another network. What is there and no file is an error when it is read, and not nothing.
         beside = weights.with_suffix(".model") if weights.suffix == ".weights" else weights.with_name(CONFIG_FILE)
-        if beside.is_file() and (weights.suffix == ".weights" or weights.name == WEIGHTS_FILE):
+        if os.path.lexists(beside) and (weights.suffix == ".weights" or weights.name in _STANDARD_FILES):
             model = beside
     return _from_files(source, weights, model)
 
 
+def _in_folder(folder: Path) -> Path:
+    """The file with a folder's weights, or the index of its files."""
+    places = [folder / name for name in _STANDARD_FILES]
+    found = [place for place in places if os.path.lexists(place) and not place.is_dir()]
+    if not found:
+        tool = joining_tool(folder)
+        if tool is not None:
+            raise WeightsError(f"The folder {str(folder)!r} is {tool}, and name the file that it writes.")
+        others = sorted(entry.name for entry in folder.iterdir() if entry.suffix in _WEIGHTS_SUFFIXES)
+        remedy = f"it has {', '.join(others[:5])}: name the file itself" if others else "name a folder that has one"
+        raise WeightsError(f"The folder {str(folder)!r} holds no {WEIGHTS_FILE}; {remedy}.")
+    whole = found[0].name.removesuffix(INDEX_SUFFIX)
+    if {folder / whole, folder / (whole + INDEX_SUFFIX)} <= set(found):
+        raise WeightsError(
+            f"The folder {str(folder)!r} holds both {whole} and {whole}{INDEX_SUFFIX}, and it cannot be known which of them is "
+            "meant: name the file itself."
+        )
+    return found[0]
+
+
 def _from_files(source: str, weights: Path, declared: Path | None) -> ResolvedSource:
-    files = [path.absolute() for path in (weights, declared) if path is not None]
-    return ResolvedSource(source, files[0], files[1] if declared is not None else None, None, _identity(files))
+    weights = weights.absolute()
+    declared = declared.absolute() if declared is not None else None
+    shards: tuple[Path, ...] = ()
+    if is_index(weights):
+        check_is_data(weights)
+        shards = tuple(weights.with_name(name) for name in shard_names(weights))
+        lost = [shard.name for shard in shards if not os.path.lexists(shard)]
+        if lost:
+            raise WeightsError(
+                f"{weights} leads to {len(shards)} files, of which {len(lost)} are not beside it ({', '.join(lost[:5])}): get "
+                "them from the same source."
+            )
+    files = [path for path in (weights, *shards, declared) if path is not None]
+    for path in files:
+        check_is_file(path)
+    return ResolvedSource(source, weights, declared, None, _identity(files), shards)
 
 
 def _identity(files: Sequence[Path]) -> Hashable:

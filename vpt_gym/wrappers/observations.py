@@ -9,12 +9,13 @@ from typing import Any, Final
 import gymnasium as gym
 import numpy as np
 import numpy.typing as npt
-import torch
 from torch import Tensor
 
 from vpt_gym.encoders.protocol import Encoder
-from vpt_gym.errors import ObservationError, OptionError, VPTGymError
+from vpt_gym.errors import ObservationError, OptionError
 from vpt_gym.frames import find_frames
+from vpt_gym.wrappers.chain import refuse_stack
+from vpt_gym.wrappers.oddities import FirstLook, Overwritten
 
 __all__ = [
     "IMAGE",
@@ -25,8 +26,9 @@ __all__ = [
     "as_array",
     "check_also",
     "check_keep",
-    "check_kind",
     "copied",
+    "image_of",
+    "kept",
     "owner_of",
     "refuse_latents",
     "some",
@@ -49,15 +51,6 @@ Seen = Any
 other entries."""
 
 
-def check_kind(env: object, kind: type, wraps: str) -> None:
-    """Raises VPTGymError, which names the right wrapper, unless `env` is of the kind that a wrapper `wraps`."""
-    if not isinstance(env, kind):
-        raise VPTGymError(
-            f"{wraps}, but a {type(env).__name__} came first; use VPTLatentObservation for one environment, "
-            "vpt_gym.vector.VPTLatentObservation for Gymnasium's vector environments and vpt_gym.sb3.VecVPTLatent for SB3's."
-        )
-
-
 def refuse_latents(space: gym.Space[Any], owner: str) -> None:
     """Raises ObservationError when observations hold latents already, put there by a wrapper further inside."""
     if isinstance(space, gym.spaces.Dict) and LATENT in space.spaces:
@@ -66,12 +59,22 @@ def refuse_latents(space: gym.Space[Any], owner: str) -> None:
 
 def owner_of(env: Any) -> str:
     """What messages call an environment: its id if it has one, else its class."""
-    spec = getattr(env, "spec", None)
-    return spec.id if spec is not None else type(env.unwrapped).__name__
+    # A spec of another kind than Gymnasium's, such as EnvPool's, may have none.
+    env_id = getattr(getattr(env, "spec", None), "id", None)
+    return env_id if isinstance(env_id, str) else type(env.unwrapped).__name__
 
 
 class LatentObservations:
     """Reads frames out of observations of one kind and puts latents in their place.
+
+    Args:
+        env: whose observations they are, for what it and its wrappers tell of themselves.
+        space: observation space of one environment.
+        encoder: reads the frames.
+        image_key: as for the wrappers, and so are `keep` and `to`.
+        keep: of the observation.
+        owner: what messages call the environment.
+        to: `numpy` or `torch`.
 
     Attributes:
         space: observation space of one wrapped environment: the latent's, or with `keep` a Dict of it and the kept entries.
@@ -79,6 +82,7 @@ class LatentObservations:
 
     def __init__(
         self,
+        env: Any,
         space: gym.Space[Any],
         encoder: Encoder,
         image_key: str | None,
@@ -91,17 +95,23 @@ class LatentObservations:
         self.owner = owner
         self._to = to
         self._source = find_frames(space, image_key, owner=owner, size=encoder.frame_size)
+        refuse_stack(env, self._source)
+        self._first_look, self._overwritten = FirstLook(owner), Overwritten(owner)
         self._keep = check_keep(space, keep, owner)
         self._also = check_also(space, encoder.also_reads, owner)
         self.space: gym.Space[Any] = encoder.latent_space
         if self._keep:
             assert isinstance(space, gym.spaces.Dict)
-            self.space = gym.spaces.Dict({LATENT: encoder.latent_space, **{key: space[key] for key in self._keep}})
+            # Copies: VecNormalize writes into the Dict of what it wraps.
+            entries = {key: copy.deepcopy(space[key]) for key in self._keep}
+            self.space = gym.spaces.Dict({LATENT: encoder.latent_space, **entries})
 
     def seen(self, observations: Any, rows: int) -> Seen:
         """What the encoder reads of a batch of observations, all arrays of so many rows."""
         self._check_whole(observations)
         frames = self._source.of(observations, rows)
+        self._first_look.at(frames)
+        self._overwritten.watch(frames)
         if not self._also:
             return frames
         also = {key: as_array(observations[key]) for key in self._also}
@@ -119,12 +129,15 @@ class LatentObservations:
 
     def seen_of_one(self, observation: Any) -> Seen:
         """As `seen`, for the observation of a single environment: arrays of one row."""
-        return self.seen_of_each([observation])
+        seen = self.seen_of_each([observation])
+        self._first_look.at(image_of(seen))
+        return seen
 
     def seen_of_each(self, observations: Sequence[Any]) -> Seen:
         """As `seen`, for the observations of single environments: arrays of one row for each."""
-        each = [self._frame(observation) for observation in observations]
-        frames = torch.cat(each) if isinstance(each[0], Tensor) else np.concatenate(each)
+        for observation in observations:
+            self._check_whole(observation)
+        frames = self._source.of_each(observations)
         if not self._also:
             return frames
         return {
@@ -132,9 +145,13 @@ class LatentObservations:
             **{key: np.stack([as_array(observation[key]) for observation in observations]) for key in self._also},
         }
 
-    def _frame(self, observation: Any) -> Any:
-        self._check_whole(observation)
-        return self._source.of_one(observation)
+    def frames_of_each(self, observations: Sequence[Any]) -> Any:
+        """The frames alone of observations of single environments."""
+        return self._source.of_each(observations)
+
+    def compare_ends(self, last: Seen, opening: Seen, rows: npt.NDArray[np.int64]) -> None:
+        """Warns once when the last frames of rows are the opening frames of their next episodes: what `seen` gave last."""
+        self._overwritten.compare(image_of(last), image_of(some(opening, rows)), rows)
 
     def _check_whole(self, observation: Any) -> None:
         # Before anything is encoded: a refused observation must not have moved the memory.
@@ -151,17 +168,23 @@ class LatentObservations:
         """Latents and what is kept of the observations, both batched or both of one environment; copies what is kept."""
         if not self._keep:
             return latents
-        return {LATENT: latents, **{key: _kept(observations[key]) for key in self._keep}}
+        return {LATENT: latents, **{key: kept(observations[key]) for key in self._keep}}
 
 
-def _kept(values: Any) -> Any:
+def kept(values: Any) -> Any:
+    """A copy of an entry of an observation."""
     # A deep copy of one row of a tensor would copy the memory of all of them.
     return values.detach().clone() if isinstance(values, Tensor) else copy.deepcopy(values)
 
 
-def some(seen: Seen, mask: npt.NDArray[np.bool_]) -> Seen:
-    """The rows of a batch that are in the mask."""
-    return {key: array[mask] for key, array in seen.items()} if isinstance(seen, dict) else seen[mask]
+def image_of(seen: Seen) -> Any:
+    """The frames alone of what the encoder reads."""
+    return seen[IMAGE] if isinstance(seen, dict) else seen
+
+
+def some(seen: Seen, rows: npt.NDArray[Any]) -> Seen:
+    """The rows of a batch that a mask or a list of rows names."""
+    return {key: array[rows] for key, array in seen.items()} if isinstance(seen, dict) else seen[rows]
 
 
 def as_array(values: Any) -> npt.NDArray[Any]:

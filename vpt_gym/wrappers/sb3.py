@@ -2,19 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+import copy
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from types import CodeType, FunctionType
+from typing import Any, Final
 
+import gymnasium as gym
 import numpy as np
 import numpy.typing as npt
-from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper
+from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecEnv, VecEnvWrapper
 from torch import Tensor
 
 from vpt_gym.encoders import Encoder, Stream, as_encoder
 from vpt_gym.errors import ObservationError, ResetNeeded
-from vpt_gym.wrappers.observations import IMAGE, LatentObservations, Latents, Seen, check_kind, refuse_latents
+from vpt_gym.wrappers.chain import check_kind, layers
+from vpt_gym.wrappers.observations import LatentObservations, Latents, Seen, image_of, refuse_latents
 
 __all__ = ["VecVPTLatent"]
+
+_WITHOUT_ENDS: Final = (
+    "make the VecEnv provide it, as SB3's own do, or put the environments into SB3's SubprocVecEnv, or into a "
+    "gymnasium.vector.VectorEnv in NEXT_STEP mode and vpt_gym.vector.VPTLatentObservation (docs/wrappers.md has the lines)."
+)
 
 
 class VecVPTLatent(VecEnvWrapper):
@@ -27,7 +37,7 @@ class VecVPTLatent(VecEnvWrapper):
     Args:
         venv: its observation is an image (uint8; height x width x 1 or 3, or channels first) or a Dict with one.
         encoder: from `vpt_gym.load_encoder` or `vpt_gym.minestudio.encoder_from_policy`, shared freely; or a source string.
-        image_key: key of the image, where not exactly one entry of a Dict observation is an image.
+        image_key: key of the image, or `outer/inner` in a nested Dict, where not exactly one entry of a Dict is an image.
         keep: keys of a Dict observation to hand on beside the latent; the observation is then a Dict with `latent` and these
             (use SB3's MultiInputPolicy).
         encoder_options: keyword arguments of `load_encoder`, when `encoder` is a source string.
@@ -56,25 +66,36 @@ class VecVPTLatent(VecEnvWrapper):
     ) -> None:
         check_kind(venv, VecEnv, "VecVPTLatent wraps a stable_baselines3 VecEnv")
         owner = type(venv.unwrapped).__name__
-        inner: Any = venv
-        while isinstance(inner, VecEnvWrapper):
-            if isinstance(inner, VecVPTLatent):
-                raise ObservationError(f"{owner}: the VecEnv gives VPT latents already; wrap it once only.")
-            inner = inner.venv
+        if any(isinstance(layer, VecVPTLatent) for layer in layers(venv)):
+            raise ObservationError(f"{owner}: the VecEnv gives VPT latents already; wrap it once only.")
         refuse_latents(venv.observation_space, owner)
         loaded = as_encoder(encoder, encoder_options)
-        self._latent_observations = LatentObservations(venv.observation_space, loaded, image_key, keep, owner)
+        self._latent_observations = LatentObservations(venv, venv.observation_space, loaded, image_key, keep, owner)
+        _warn_of_missing_ends(venv, owner)
         super().__init__(venv, observation_space=self._latent_observations.space)
         self.encoder = loaded
         self.latent_stream: Stream = loaded.stream(venv.num_envs)
         self._was_reset = False
+        self._opens = np.ones(venv.num_envs, np.bool_)
+        """Rows whose next frame opens an episode, because the opening frame itself was refused."""
+
+    @property
+    def observation_space(self) -> gym.Space[Any]:
+        """A fresh copy each time: VecNormalize rewrites a Dict space that it is given, also the one of what it wraps."""
+        return copy.deepcopy(self._latent_observations.space)
+
+    @observation_space.setter
+    def observation_space(self, space: gym.Space[Any]) -> None:
+        """Stable-Baselines3 sets it while it constructs; it stays what the latents are."""
 
     def reset(self) -> Any:
         """Resets all environments; the observations are the opening frames' latents."""
         observations = self.venv.reset()
         self.reset_infos = self.venv.reset_infos
+        self._opens = np.ones(self.num_envs, np.bool_)
         frames = self._seen(observations)
-        latents = self._encode(frames, np.ones(self.num_envs, np.bool_))
+        latents = self._encode(frames, self._opens)
+        self._opens = np.zeros(self.num_envs, np.bool_)
         self._was_reset = True
         return self._latent_observations.join(latents, observations)
 
@@ -88,16 +109,20 @@ class VecVPTLatent(VecEnvWrapper):
         """Waits for the environments and encodes their frames in one call, two when episodes end."""
         observations, rewards, dones, infos = self.venv.step_wait()
         self.reset_infos = self.venv.reset_infos
-        frames = self._seen(observations)
         done = np.asarray(dones, dtype=np.bool_)
+        opened = self._opens
+        # From here on, whatever fails: what has ended has ended, and what nobody saw open opens with the next frame.
+        self._opens = opened | done
+        frames = self._seen(observations)
         if done.any():
-            infos = self._with_terminal_latents(infos, np.flatnonzero(done))
-        latents = self._encode(frames, done)
+            infos = self._with_terminal_latents(infos, np.flatnonzero(done), opened, frames)
+        latents = self._encode(frames, self._opens)
+        self._opens = np.zeros(self.num_envs, np.bool_)
         return self._latent_observations.join(latents, observations), rewards, dones, infos
 
     def _seen(self, observations: Any) -> Seen:
         seen = self._latent_observations.seen(observations, self.num_envs)
-        if isinstance(seen[IMAGE] if isinstance(seen, dict) else seen, Tensor):
+        if isinstance(image_of(seen), Tensor):
             raise ObservationError(
                 f"{self._latent_observations.owner}: the VecEnv hands out tensors, and Stable-Baselines3 is all NumPy; use "
                 "vpt_gym.vector.VPTLatentObservation, which takes them."
@@ -108,20 +133,51 @@ class VecVPTLatent(VecEnvWrapper):
         return self._latent_observations.handed_out(self.latent_stream.step(frames, first, rows=rows))
 
     def _with_terminal_latents(
-        self, infos: Sequence[dict[str, Any]], rows: npt.NDArray[np.int64]
+        self,
+        infos: Sequence[dict[str, Any]],
+        rows: npt.NDArray[np.int64],
+        opened: npt.NDArray[np.bool_],
+        opening: Seen,
     ) -> list[dict[str, Any]]:
         """Infos, copied where changed, with the last observations of the rows' episodes encoded on those episodes' memory."""
         missing = [int(row) for row in rows if infos[row].get("terminal_observation") is None]
         if missing:
             raise ObservationError(
                 f"{self._latent_observations.owner}: infos[i]['terminal_observation'] must hold the last observation of every "
-                f"episode that ends, but it is missing for environments {missing}; make the VecEnv provide it, as SB3's own do."
+                f"episode that ends, but it is missing for environments {missing}; {_WITHOUT_ENDS}"
             )
         last = [infos[row]["terminal_observation"] for row in rows]
         frames = self._latent_observations.seen_of_each(last)
-        latents = self._encode(frames, np.zeros(len(rows), np.bool_), rows)
+        self._latent_observations.compare_ends(frames, opening, rows)
+        latents = self._encode(frames, opened[rows], rows)
         result = list(infos)
         for row, latent, observation in zip(rows, latents, last, strict=True):
             terminal = self._latent_observations.join(latent.copy(), observation)
             result[row] = {**infos[row], "terminal_observation": terminal}
         return result
+
+
+def _warn_of_missing_ends(venv: VecEnv, owner: str) -> None:
+    """Says before any training what would else be found out at the first episode's end."""
+    kinds = [kind for layer in layers(venv) for kind in type(layer).__mro__]
+    provided = any(
+        issubclass(kind, (DummyVecEnv, SubprocVecEnv))
+        # SB3's wrappers speak of it too, but only hand it on.
+        or (not kind.__module__.startswith("stable_baselines3.") and "terminal_observation" in _constants(kind))
+        for kind in kinds
+    )
+    if not provided:
+        warnings.warn(
+            f"{owner}: nothing in the VecEnv's code speaks of infos[i]['terminal_observation'], which must hold the last "
+            f"observation of every episode that ends; without it the first such end is an error: {_WITHOUT_ENDS}",
+            stacklevel=3,
+        )
+
+
+def _constants(kind: type) -> Iterator[Any]:
+    """What is written out in the code of a class's functions."""
+    codes = [function.__code__ for function in vars(kind).values() if isinstance(function, FunctionType)]
+    while codes:
+        constants = codes.pop().co_consts
+        codes += [constant for constant in constants if isinstance(constant, CodeType)]
+        yield from constants

@@ -8,9 +8,10 @@ from typing import Any, SupportsFloat
 import gymnasium as gym
 import numpy as np
 
-from vpt_gym.encoders import Encoder, Stream, as_encoder
+from vpt_gym.encoders import Encoder, EncoderBase, Lent, Stream, as_encoder
 from vpt_gym.errors import ObservationError, ResetNeeded
-from vpt_gym.wrappers.observations import LatentObservations, check_kind, owner_of
+from vpt_gym.wrappers.chain import check_kind, layers
+from vpt_gym.wrappers.observations import LatentObservations, owner_of
 
 __all__ = ["VPTLatentObservation"]
 
@@ -24,7 +25,7 @@ class VPTLatentObservation(gym.ObservationWrapper[Any, Any, Any], gym.utils.Reco
     Args:
         env: its observation is an image (uint8, array or tensor; height x width x 1 or 3, or channels first) or a Dict of one.
         encoder: from `vpt_gym.load_encoder` or `vpt_gym.minestudio.encoder_from_policy`, shared freely; or a source string.
-        image_key: key of the image, where not exactly one entry of a Dict observation is an image.
+        image_key: key of the image, or `outer/inner` in a nested Dict, where not exactly one entry of a Dict is an image.
         keep: keys of a Dict observation to hand on beside the latent; the observation is then a Dict with `latent` and these.
         encoder_options: keyword arguments of `load_encoder`, when `encoder` is a source string.
         to: hand latents out as `numpy` arrays, or as `torch` tensors on the encoder's device.
@@ -58,10 +59,16 @@ class VPTLatentObservation(gym.ObservationWrapper[Any, Any, Any], gym.utils.Reco
         owner = owner_of(env)
         _refuse_double_wrapping(env, owner)
         self.encoder = as_encoder(encoder, encoder_options)
-        self._latent_observations = LatentObservations(env.observation_space, self.encoder, image_key, keep, owner, to)
+        self._latent_observations = LatentObservations(
+            env, env.observation_space, self.encoder, image_key, keep, owner, to
+        )
+        recorded = dict(self.encoder.recorded)
+        if not isinstance(recorded["encoder"], (str, EncoderBase)):
+            # An encoder of the user's own need not know what a deep copy of it is, and its weights are large.
+            recorded["encoder"] = Lent(recorded["encoder"])
         gym.utils.RecordConstructorArgs.__init__(
             self,
-            **self.encoder.recorded,
+            **recorded,
             image_key=image_key,
             keep=list(keep),
             to=to,
@@ -83,8 +90,11 @@ class VPTLatentObservation(gym.ObservationWrapper[Any, Any, Any], gym.utils.Reco
         if self._opens is None:
             raise ResetNeeded(f"{self._latent_observations.owner}: step was called before reset; call reset first.")
         observation, reward, terminated, truncated, info = self.env.step(action)
-        latent = self.observation(observation)
-        self._opens = bool(terminated or truncated)
+        try:
+            latent = self.observation(observation)
+        finally:
+            # Also when the last frame is refused: the episode has ended all the same.
+            self._opens = self._opens or bool(terminated or truncated)
         return latent, reward, terminated, truncated, info
 
     def observation(self, observation: Any) -> Any:
@@ -96,7 +106,5 @@ class VPTLatentObservation(gym.ObservationWrapper[Any, Any, Any], gym.utils.Reco
 
 
 def _refuse_double_wrapping(env: gym.Env[Any, Any], owner: str) -> None:
-    while isinstance(env, gym.Wrapper):
-        if isinstance(env, VPTLatentObservation):
-            raise ObservationError(f"{owner}: the environment gives VPT latents already; wrap it once only.")
-        env = env.env
+    if any(isinstance(layer, VPTLatentObservation) for layer in layers(env)):
+        raise ObservationError(f"{owner}: the environment gives VPT latents already; wrap it once only.")

@@ -16,6 +16,7 @@ import torch
 from tests.support.engine import MinecraftEngine
 from vpt_gym.envs import FlattenDictAction
 from vpt_gym.envs.minecraft.env import MinecraftEnv
+from vpt_gym.envs.minecraft.keyboard import action_space, own_action
 from vpt_gym.errors import ResetNeeded, VPTGymError
 
 NOTHING = {"buttons": 0, "camera": 60}
@@ -154,6 +155,21 @@ def test_a_flat_action_is_never_changed(game: MinecraftEnv) -> None:
     action = np.array([12, 60])
     env.step(action)
     assert action.tolist() == [12, 60]
+
+
+def test_keys_that_the_game_does_not_know_may_be_there_unpressed() -> None:
+    """As in the actions of MineRL's and VPT's agents: a test of the dict alone."""
+    space = action_space("env", 8641, 121)
+    agents = {"ESC": 0, "drop": np.array([0]), "pickItem": 0, "swapHands": torch.tensor(0), "forward": np.array(1)}
+    action = own_action({**agents, "camera": np.array([1.0, 2.0])}, space)
+    assert set(action) == set(space.spaces)
+    assert action["forward"] == 1
+    assert own_action({"buttons": 3, "camera": 4, "ESC": 0}, action_space("agent", 8641, 121))["buttons"] == 3
+    for pressed in ({"ESC": 1}, {"drop": np.array([1])}, {"swapHands": "0"}, {"chat": None}):
+        with pytest.raises(
+            VPTGymError, match=rf"unknown keys \['{next(iter(pressed))}'\].* others must be 0, not pressed"
+        ):
+            own_action({**agents, **pressed}, space)
 
 
 @pytest.mark.parametrize(

@@ -40,7 +40,7 @@ def own_action(action: Any, space: gym.spaces.Dict) -> dict[str, Any]:
 
     Args:
         action: a mapping of scalars, arrays or tensors of one element, or a tuple (buttons, camera). A key that a raw action
-            leaves out is not pressed.
+            leaves out is not pressed, and one that the game does not know may be there if it is 0.
         space: from `action_space`.
 
     Returns:
@@ -79,12 +79,21 @@ def _mapping(action: Any, space: gym.spaces.Dict) -> Mapping[str, Any]:
             f"Minecraft: the action must be a dict with the keys {', '.join(space.spaces)}, but {action!r} came; "
             'for flat actions make the environment with action_type="multi_discrete".'
         )
-    unknown = [key for key in action if key not in space.spaces]
+    # MineRL's and VPT's agents know keys that this engine does not listen to, and hand over 0 for each of them.
+    unknown = [key for key, value in action.items() if key not in space.spaces and not _is_zero(value)]
     if unknown:
         raise VPTGymError(
-            f"Minecraft: the action has the unknown keys {unknown}; its keys are {', '.join(space.spaces)}."
+            f"Minecraft: the action has the unknown keys {unknown}; its keys are {', '.join(space.spaces)}, and others must be "
+            "0, not pressed."
         )
-    return action
+    return {key: action[key] for key in action if key in space.spaces}
+
+
+def _is_zero(value: Any) -> bool:
+    """Whether it is the number 0, or an array or tensor of one element that is."""
+    if hasattr(value, "item") and int(np.prod(value.shape)) == 1:
+        value = value.item()
+    return isinstance(value, (int, float)) and value == 0
 
 
 def _number(key: str, value: Any, space: gym.Space[Any]) -> int:
