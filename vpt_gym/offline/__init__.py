@@ -1,0 +1,25 @@
+"""Recordings: latents once, kept in a dataset, and what is learned from it without an environment."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from vpt_gym.offline.dataset import LatentDataset
+    from vpt_gym.offline.encoding import encode
+
+__all__ = ["LatentDataset", "encode"]
+
+_HOMES = {
+    "LatentDataset": "vpt_gym.offline.dataset",
+    "encode": "vpt_gym.offline.encoding",
+}
+
+
+def __getattr__(name: str) -> Any:
+    # What is used is imported: h5py and the rest come with an extra, and a reader of docstrings need not have it.
+    if name in _HOMES:
+        value = globals()[name] = getattr(importlib.import_module(_HOMES[name]), name)
+        return value
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
