@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,16 @@ from vpt_gym.config import VPTConfig
 from vpt_gym.encoders.vpt import VPTEncoder
 from vpt_gym.wrappers.single import VPTLatentObservation
 
-__all__ = ["Playback", "noise", "online", "require_offline", "small_encoder", "write_episode", "write_film"]
+__all__ = [
+    "Playback",
+    "noise",
+    "online",
+    "require_offline",
+    "small_encoder",
+    "write_episode",
+    "write_film",
+    "write_latents",
+]
 
 Frames = npt.NDArray[np.uint8]
 
@@ -87,3 +97,61 @@ def online(encoder: Any, episodes: list[Frames]) -> list[npt.NDArray[np.float32]
         latents.append(np.stack(rows))
     assert torch.is_grad_enabled()
     return latents
+
+
+@dataclass
+class Made:
+    """The original of latents that a test makes up."""
+
+    name: str
+    path: Path = Path("made/up")
+    part: int = 0
+
+
+def write_latents(
+    path: Path,
+    episodes: list[dict[str, Any]],
+    action_space: gym.Space[Any] | None = None,
+    *,
+    dtype: str = "float32",
+    layers: tuple[str, ...] = ("final",),
+    fingerprint: str = "f" * 64,
+    compression: str = "none",
+) -> Path:
+    """A dataset of given latents, written as `encode` writes it.
+
+    Args:
+        episodes: each with `latents` [T, D], `actions` [T - 1, ...] where there is a space, and labels [T].
+    """
+    from vpt_gym.offline.recordings import ACTED
+    from vpt_gym.offline.writing import PieceWriter, assemble
+
+    pieces = []
+    size = episodes[0]["latents"].shape[1]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    for number, episode in enumerate(episodes):
+        columns = {key: np.asarray(values) for key, values in episode.items() if key != "latents"}
+        count = len(episode["latents"])
+        if action_space is not None:
+            actions = columns["actions"]
+            columns["actions"] = np.concatenate([actions, np.zeros((1, *actions.shape[1:]), actions.dtype)])
+            columns |= {"rewards": np.zeros(count), ACTED: np.arange(count) < count - 1}
+            columns |= {key: np.zeros(count, bool) for key in ("terminations", "truncations")}
+        target = path.with_name(f"{path.name}-{number}.hdf5")
+        made: Any = Made(f"made {number}")
+        writer = PieceWriter(target, made, f"{number:064x}", number, dtype=dtype, compression=compression)
+        writer.append(episode["latents"], np.arange(count) == 0, columns)
+        writer.finish()
+        pieces.append(target)
+    facts = {
+        "format": 1,
+        "encoder": {"source": "random:made", "fingerprint": fingerprint, "kind": "vpt", "options": {}},
+        "layers": list(layers),
+        "latent_size": size,
+        "dtype": dtype,
+        "compression": compression,
+    }
+    assemble(path, pieces, facts=facts, action_space=action_space, latent_size=size)
+    for piece in pieces:
+        piece.unlink()
+    return path

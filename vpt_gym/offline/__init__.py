@@ -6,14 +6,20 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from vpt_gym.offline.cloning import clone
     from vpt_gym.offline.dataset import LatentDataset
     from vpt_gym.offline.encoding import encode
+    from vpt_gym.offline.neighbours import nearest
+    from vpt_gym.offline.probing import probe
 
-__all__ = ["LatentDataset", "encode"]
+__all__ = ["LatentDataset", "clone", "encode", "nearest", "probe"]
 
 _HOMES = {
     "LatentDataset": "vpt_gym.offline.dataset",
+    "clone": "vpt_gym.offline.cloning",
     "encode": "vpt_gym.offline.encoding",
+    "nearest": "vpt_gym.offline.neighbours",
+    "probe": "vpt_gym.offline.probing",
 }
 
 

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from vpt_gym.encoders import Encoder
     from vpt_gym.errors import RecordingError
 
-__all__ = ["EncodeReporter", "EncodeResult"]
+__all__ = ["CloneReporter", "CloneResult", "EncodeReporter", "EncodeResult", "Epoch"]
 
 
 @dataclass
@@ -47,3 +47,53 @@ class EncodeReporter:
 
     def failed(self, name: str, error: RecordingError) -> None:
         """A recording is left out."""
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """How one pass over the demonstrations went.
+
+    Attributes:
+        number: counted from 1.
+        loss: on the frames that were trained on, on the way.
+        validation_loss: on those held out, at its end; where none are, `loss`.
+        measures: accuracies and errors on those held out, by name.
+        seconds: since the start.
+    """
+
+    number: int
+    loss: float
+    validation_loss: float
+    measures: dict[str, float]
+    seconds: float
+
+
+@dataclass
+class CloneResult:
+    """What a cloning came to.
+
+    Attributes:
+        frames: that were trained on in each epoch, those outside the loss included.
+        validation_frames: that were held out.
+        epochs: in order.
+        stopped: whether it was stopped by Ctrl-C.
+        seconds: that it took.
+    """
+
+    frames: int
+    validation_frames: int
+    epochs: list[Epoch] = field(default_factory=list)
+    stopped: bool = False
+    seconds: float = 0.0
+
+    @property
+    def best(self) -> Epoch:
+        """The epoch with the least loss on what was held out: as it left the policy, so the policy is."""
+        return min(self.epochs, key=lambda epoch: epoch.validation_loss)
+
+
+class CloneReporter:
+    """Is told how each epoch went; does nothing itself."""
+
+    def epoch(self, epoch: Epoch, *, better: bool) -> None:
+        """An epoch is over; `better` than all before it."""

@@ -6,7 +6,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from vpt_gym.errors import RecordingError
+from vpt_gym.offline.readers.contractors import ContractorRecording
 from vpt_gym.offline.readers.episodes import EpisodeRecording
+from vpt_gym.offline.readers.minari import is_minari, minari_in
+from vpt_gym.offline.readers.trajectories import is_trajectories, trajectories_in
 from vpt_gym.offline.readers.video import VIDEO_SUFFIXES, VideoRecording
 from vpt_gym.offline.recordings import Recording
 
@@ -31,6 +34,12 @@ def find_recordings(path: Path, refused: Refused) -> Iterator[Recording]:
         return
     if not path.is_dir():
         raise RecordingError(f"{path} is not there: name a film, an .npz, or a folder of recordings.")
+    if is_minari(path):
+        yield from minari_in(path)
+        return
+    if is_trajectories(path):
+        yield from trajectories_in(path)
+        return
     found = [file for file in sorted(path.rglob("*")) if file.suffix.lower() in (*VIDEO_SUFFIXES, ".npz")]
     if not found:
         raise RecordingError(
@@ -42,12 +51,15 @@ def find_recordings(path: Path, refused: Refused) -> Iterator[Recording]:
 
 
 def _of_file(path: Path, name: str, refused: Refused) -> Iterator[Recording]:
+    kinds: dict[str, type[EpisodeRecording | VideoRecording | ContractorRecording]]
     kinds = {".npz": EpisodeRecording, **dict.fromkeys(VIDEO_SUFFIXES, VideoRecording)}
     kind = kinds.get(path.suffix.lower())
     if kind is None:
         raise RecordingError(
             f"{path} is no recording: name a film ({', '.join(VIDEO_SUFFIXES)}), an .npz, or a folder of recordings."
         )
+    if path.with_suffix(".jsonl").is_file() and kind is VideoRecording:
+        kind = ContractorRecording
     try:
         recording = kind(path, name)
     except RecordingError as error:
