@@ -29,6 +29,7 @@ PUBLIC = [
     "load_encoder",
     "load_network",
     "minestudio",
+    "offline",
     "register_source",
     "save_checkpoint",
     "sb3",

@@ -13,6 +13,7 @@ __all__ = [
     "NonFiniteLatent",
     "ObservationError",
     "OptionError",
+    "RecordingError",
     "ResetNeeded",
     "VPTGymError",
     "WeightsError",
@@ -51,6 +52,10 @@ class ObservationError(VPTGymError, ValueError):
 
 class OptionError(VPTGymError, ValueError):
     """An argument or an option has a value that it cannot have."""
+
+
+class RecordingError(VPTGymError, ValueError):
+    """A recording or a dataset of latents cannot be read, or is not what it should be."""
 
 
 class ResetNeeded(VPTGymError, RuntimeError):  # noqa: N818 - the name that Gymnasium gave it

@@ -7,18 +7,24 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests.offline.material import require_offline
 from tests.offline.recordings import SIZE, write_recordings
-from vpt_gym.errors import VPTGymError
+from vpt_gym.errors import RecordingError
 from vpt_gym.offline.pretraining.pieces import Loader, Pieces, split
-from vpt_gym.offline.recording import Episodes
+from vpt_gym.offline.readers.finding import find_recordings
+from vpt_gym.offline.recordings import Recording
+
+require_offline()
 
 LENGTHS = (3, 1, 17, 8, 30, 5)
 
 
 def pieces_of(folder: Path, *, rows: int = 3, length: int = 4, batches: int | None = 12, size: int = SIZE) -> Pieces:
-    episodes = [Episodes.of(folder)]
-    chosen = [(0, i) for i in range(len(episodes[0].paths))]
-    return Pieces(episodes, chosen, rows=rows, length=length, batches=batches, seed=1, frame_size=size, keys=())
+    return Pieces(recordings(folder), rows=rows, length=length, batches=batches, seed=1, frame_size=size, keys=())
+
+
+def recordings(folder: Path) -> list[Recording]:
+    return list(find_recordings(folder, lambda name, error: pytest.fail(f"{name}: {error}")))
 
 
 @pytest.fixture(scope="module")
@@ -29,8 +35,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_row_is_whole_recordings_one_behind_the_other(folder: Path) -> None:
     pieces = pieces_of(folder)
     batches = [pieces[i] for i in range(len(pieces))]
-    episodes = Episodes.of(folder)
-    whole = [episodes.read(i) for i in range(len(LENGTHS))]
+    whole = [dict(np.load(recording.path)) for recording in recordings(folder)]
     for row in range(3):
         frames = np.concatenate([batch["frames"][row].numpy() for batch in batches])
         actions = np.concatenate([batch["actions"][row].numpy() for batch in batches])
@@ -72,22 +77,22 @@ def test_frames_of_another_size_are_resized(folder: Path) -> None:
 
 
 def test_a_share_of_every_folder_is_held_out(folder: Path) -> None:
-    training, validation = split([Episodes.of(folder)] * 2, 0.2, seed=0)
-    assert {f for f, _ in validation} == {0, 1}
+    groups = [recordings(folder), recordings(folder)]
+    training, validation = split(groups, 0.2, seed=0)
+    assert all(set(validation) & set(group) for group in groups)
     assert not set(training) & set(validation)
     assert len(training) + len(validation) == 2 * len(LENGTHS)
 
 
 def test_less_than_a_batch_is_refused(folder: Path) -> None:
-    with pytest.raises(VPTGymError, match="hold 64 frames, and one batch has 16 x 16"):
+    with pytest.raises(RecordingError, match="hold 64 frames, and one batch has 16 x 16"):
         pieces_of(folder, rows=16, length=16)
 
 
-def test_damaged_recordings_are_named(tmp_path: Path) -> None:
-    plays = write_recordings(tmp_path / "plays", (5, 6))
+def test_a_recording_that_is_cut_off_is_named(tmp_path: Path) -> None:
+    plays = write_recordings(tmp_path / "plays", (5, 600))
+    pieces = pieces_of(plays)
     file = plays / "episode-000001.npz"
-    file.write_bytes(file.read_bytes()[:200])
-    with pytest.raises(VPTGymError, match=r"episode-000001.npz is damaged"):
-        Episodes.of(plays)
-    with pytest.raises(VPTGymError, match="holds no recordings"):
-        Episodes.of(tmp_path / "nothing")
+    file.write_bytes(file.read_bytes()[:200_000])
+    with pytest.raises(RecordingError, match=r"episode-000001.npz"):
+        list(Loader(pieces, workers=0))

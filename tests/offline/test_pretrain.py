@@ -17,6 +17,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from tests.offline.material import require_offline
 from tests.offline.recordings import SIZE, write_recordings
 from tests.support.network import random_net
 from vpt_gym import load_encoder
@@ -28,7 +29,8 @@ from vpt_gym.weights import save_checkpoint
 
 if importlib.util.find_spec("lightning") is None:
     pytest.skip("Lightning is not installed (the extra pretrain brings it)", allow_module_level=True)
-from vpt_gym.offline.pretraining.run import pretrain
+require_offline()
+from vpt_gym.offline.pretraining.run import pretrain  # noqa: E402
 
 CONFIG = VPTConfig(
     hidden_size=32, heads=2, impala_width=1, blocks=2, memory=8, dense_size=16, mlp_ratio=2, frame_size=SIZE
@@ -87,7 +89,7 @@ def test_stopped_and_gone_on_equals_uninterrupted(place: Path) -> None:
 import os, signal, torch
 from pathlib import Path, PosixPath
 from vpt_gym.offline.pretraining.config import PretrainingConfig
-from vpt_gym.offline.pretraining.run import pretrain
+from vpt_gym.offline.pretraining.run import pretrain  # noqa: E402
 torch.set_num_threads(1)
 def killer(batch, batch_idx, step_name, latents, mine_policy):
     if step_name == "training" and batch_idx == 6:
@@ -164,6 +166,8 @@ def test_wrong_folders_and_spaces_are_refused(place: Path) -> None:
         pretrain(config_of(place, "first", steps=4, rows=2))
     with pytest.raises(VPTGymError, match="something else"):
         pretrain(config_of(place, "plays"))
+    with pytest.raises(VPTGymError, match="one batch has 99 x 4"):
+        pretrain(config_of(place, "small", rows=99))
 
 
 def test_several_binary_buttons(place: Path) -> None:

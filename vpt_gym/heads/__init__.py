@@ -1,7 +1,8 @@
-"""VPT's own heads as a policy of Stable-Baselines3, and PPO that stays close to them."""
+"""VPT's own heads as a policy of Stable-Baselines3; PPO that stays close to them, and attention over the last latents."""
 
 from vpt_gym.heads.klppo import KLPPO
 from vpt_gym.heads.policy import PretrainedHeadPolicy
+from vpt_gym.heads.resampler import LatentResampler
 from vpt_gym.weights.heads import VPTHeads
 
-__all__ = ["KLPPO", "PretrainedHeadPolicy", "VPTHeads"]
+__all__ = ["KLPPO", "LatentResampler", "PretrainedHeadPolicy", "VPTHeads"]

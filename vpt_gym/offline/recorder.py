@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -15,7 +16,8 @@ from vpt_gym.checks import check_count
 from vpt_gym.config import FRAME_SIZE
 from vpt_gym.errors import OptionError, VPTGymError
 from vpt_gym.frames import FrameSource, find_frames
-from vpt_gym.offline.recording import DATASET_FILE, Episodes, space_to_json, write_episode
+from vpt_gym.offline.readers.episodes import EpisodeRecording
+from vpt_gym.offline.spaces import text_of
 
 __all__ = ["Play", "Targets", "record"]
 
@@ -24,6 +26,7 @@ Play = Callable[[gym.Env[Any, Any], Any], Any]
 Targets = Callable[[gym.Env[Any, Any]], Mapping[str, NDArray[Any]]]
 """What else is kept of every frame, such as maps of depth."""
 
+SETTINGS_FILE: Final = "recording.json"
 _LONGEST_BURST: Final = 8
 
 
@@ -60,8 +63,9 @@ def record(
         tick: told the number of frames in the folder, after every episode.
 
     Returns:
-        The folder. Episodes have `frames` uint8 [T, H, W, 3], `actions` (the player's) and `played` (what was done) [T, ...],
-        `rewards` float32 [T], `terminated` and `truncated` bool [T], and the targets.
+        The folder. Episodes are what `readers.episodes.EpisodeRecording` reads: `frames` uint8 [T, size, size, 3], `actions`
+        (the player's) and `played` (what was done) [T, ...], `rewards` float32 [T], `terminations` and `truncations` bool [T],
+        and the targets.
 
     Raises:
         OptionError: a number is out of its range.
@@ -79,13 +83,14 @@ def record(
         described = {
             "env": None if env.spec is None else env.spec.id,
             "frame_size": frame_size,
-            "action_space": space_to_json(env.action_space),
+            "action_space": json.loads(text_of(env.action_space)),
             "seed": seed,
             "random_share": random_share,
         }
         _claim(place, described)
-        done = sum(Episodes.of(place).lengths) if any(place.glob("*.npz")) else 0
-        index = len(list(place.glob("*.npz")))
+        there = sorted(place.glob("episode-*.npz"))
+        done = sum(EpisodeRecording(path, path.name).frame_count or 0 for path in there)
+        index = len(there)
         while done < frames:
             arrays = _episode(
                 env,
@@ -96,7 +101,7 @@ def record(
                 targets,
                 longest,
             )
-            write_episode(place / f"episode-{index:06d}.npz", arrays)
+            _write(place / f"episode-{index:06d}.npz", arrays)
             done, index = done + len(arrays["rewards"]), index + 1
             tick(done)
     finally:
@@ -105,7 +110,7 @@ def record(
 
 
 def _claim(place: Path, described: dict[str, Any]) -> None:
-    file = place / DATASET_FILE
+    file = place / SETTINGS_FILE
     if not file.exists():
         if any(place.iterdir()):
             raise VPTGymError(f"{place} holds something else than recordings: name a new or an empty folder.")
@@ -146,9 +151,20 @@ def _episode(
             row |= targets(env)
         observation, reward, terminated, truncated, _ = env.step(played)
         truncated = truncated or step + 1 == longest
-        row |= {"rewards": np.float32(reward), "terminated": bool(terminated), "truncated": bool(truncated)}
+        row |= {"rewards": np.float32(reward), "terminations": bool(terminated), "truncations": bool(truncated)}
         for name, value in row.items():
             kept.setdefault(name, []).append(np.array(value))
         if terminated or truncated:
             break
-    return {name: np.stack(values) for name, values in kept.items()}
+    space = np.array(text_of(env.action_space))
+    return {name: np.stack(values) for name, values in kept.items()} | {"action_space": space}
+
+
+def _write(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
+    """A file of arrays, whole or not at all."""
+    part = path.with_name(f".{path.name}.part")
+    with part.open("wb") as file:
+        np.savez(file, **arrays)  # type: ignore[arg-type]
+        file.flush()
+        os.fsync(file.fileno())
+    part.replace(path)

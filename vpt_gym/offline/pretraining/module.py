@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from vpt_gym.errors import VPTGymError
 from vpt_gym.nn import Memory
 from vpt_gym.offline.pretraining.engine import lightning
-from vpt_gym.offline.pretraining.objectives import NULL_CAMERA, Objective
+from vpt_gym.offline.pretraining.objectives import Objective
 from vpt_gym.offline.pretraining.pieces import Pieces
 from vpt_gym.offline.pretraining.policy import TrunkPolicy
 
@@ -81,10 +81,6 @@ class Pretraining(lightning.LightningModule):
             )
         actions = policy.pi_head.split(batch["actions"])
         batch = batch | {"agent_action": actions}
-        if set(actions) == {"buttons", "camera"}:
-            # VPT left frames in which nothing is done out of the loss, and kept them in the memory (appendix B.2).
-            null_bt = (actions["buttons"][..., 0] == 0) & (actions["camera"][..., 0] == NULL_CAMERA)
-            batch["mask"] = batch["mask"] * (~null_bt).float()
         latents, after = policy(frames_bthwc, batch["first"], memory)
         # Cut here: gradients reach as far back as the piece, the memory further.
         self._memory[step_name] = after.detach()

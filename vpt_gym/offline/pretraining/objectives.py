@@ -14,12 +14,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vpt_gym.errors import OptionError
+from vpt_gym.offline.keyboard import NULL_CAMERA
 from vpt_gym.offline.pretraining.policy import TrunkPolicy
 
 __all__ = ["BehaviorClone", "InverseDynamics", "KLDivergence", "NextLatent", "Objective", "Target", "make_objectives"]
-
-NULL_CAMERA: Final = 60
-"""The camera bin that does not move, of VPT's 121."""
 
 
 class Objective(Protocol):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,21 +12,23 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from vpt_gym.errors import VPTGymError
-from vpt_gym.offline.recording import Episodes
+from vpt_gym.errors import RecordingError
+from vpt_gym.offline.recordings import ACTED, IN_LOSS, Chunk, Recording
 from vpt_gym.resize import resize
 
 __all__ = ["Loader", "Pieces", "split"]
 
 Batch = dict[str, Any]
 
+_READ_AT_ONCE = 64
+"""Frames that a row reads ahead."""
+
 
 @dataclass(frozen=True)
 class _Segment:
-    """So many frames of one recording, from `start` on."""
+    """One recording in a row, and its length."""
 
-    episode: int
-    start: int
+    recording: int
     count: int
 
 
@@ -39,8 +41,7 @@ class Pieces(Dataset[Batch]):
 
     def __init__(
         self,
-        episodes: Sequence[Episodes],
-        chosen: Sequence[tuple[int, int]],
+        recordings: Sequence[Recording],
         *,
         rows: int,
         length: int,
@@ -52,8 +53,7 @@ class Pieces(Dataset[Batch]):
         """A schedule.
 
         Args:
-            episodes: folders of recordings.
-            chosen: which recordings, as numbers of a folder and of an episode in it.
+            recordings: with actions.
             rows: of a batch.
             length: frames of a piece.
             batches: how many there are; None for one round in order, whose last pieces are padded, for validation.
@@ -62,13 +62,13 @@ class Pieces(Dataset[Batch]):
             keys: arrays that go along, beside frames and actions.
 
         Raises:
-            VPTGymError: the recordings hold fewer frames than one batch.
+            RecordingError: the recordings hold fewer frames than one batch.
         """
-        self._episodes, self._chosen, self._length, self._size = episodes, list(chosen), length, frame_size
+        self._recordings, self._length, self._size = list(recordings), length, frame_size
         self._keys = tuple(keys)
-        lengths = [episodes[folder].lengths[index] for folder, index in chosen]
+        lengths = [_frames_of(recording) for recording in recordings]
         if sum(lengths) < (rows * length if batches is not None else 1):
-            raise VPTGymError(
+            raise RecordingError(
                 f"The recordings hold {sum(lengths)} frames, and one batch has {rows} x {length}: record more, or ask for "
                 "fewer rows or shorter pieces."
             )
@@ -76,8 +76,8 @@ class Pieces(Dataset[Batch]):
         longest = max(sum(segment.count for segment in row) for row in self._rows)
         self.batches = -(-longest // length) if batches is None else batches
         self._ends = [np.cumsum([segment.count for segment in row]) for row in self._rows]
-        # Of every row, the recording that it is in: as long as it lasts, it is read once.
-        self._open: dict[int, tuple[int, dict[str, NDArray[Any]]]] = {}
+        # Of every row, the recording that it is in and how far it was read: in order, each is read once.
+        self._open: dict[int, _Place] = {}
 
     def __len__(self) -> int:
         return self.batches
@@ -90,7 +90,7 @@ class Pieces(Dataset[Batch]):
             ...] and whatever else was asked for; `recording` int64 [B], which recording each row ends in.
 
         Raises:
-            VPTGymError: a recording is damaged.
+            RecordingError: a recording is damaged.
         """
         rows = [self._row(row, index * self._length) for row in range(len(self._rows))]
         batch: Batch = {name: torch.from_numpy(np.stack([row[name] for row in rows])) for name in rows[0]}
@@ -102,51 +102,102 @@ class Pieces(Dataset[Batch]):
 
     def name(self, recording: int) -> str:
         """What messages call a recording of `batch["recording"]`."""
-        folder, index = self._chosen[recording]
-        return str(self._episodes[folder].paths[index])
+        return self._recordings[recording].name
 
     def _row(self, row: int, start: int) -> dict[str, NDArray[Any]]:
         taken: list[dict[str, NDArray[Any]]] = []
         number, wanted = int(np.searchsorted(self._ends[row], start, side="right")), self._length
-        recording = 0
+        recording = self._rows[row][-1].recording if self._rows[row] else 0
         while wanted and number < len(self._rows[row]):
             segment = self._rows[row][number]
             inside = start - (int(self._ends[row][number]) - segment.count)
             count = min(wanted, segment.count - inside)
-            recording = segment.episode
-            arrays = self._read(row, recording)
-            begin = segment.start + inside
-            part = {name: arrays[name][begin : begin + count] for name in ("frames", "actions", *self._keys)}
-            first = np.zeros(count, np.bool_)
-            first[0] = inside == 0
-            taken.append(part | {"first": first, "mask": np.ones(count, np.float32)})
+            recording = segment.recording
+            taken.append(self._read(row, recording, inside, count))
             start, wanted, number = start + count, wanted - count, number + 1
         if wanted:
-            like = taken[-1] if taken else self._like(row)
+            like = taken[-1] if taken else self._read(row, recording, 0, 1)
             padding = {name: np.zeros((wanted, *values.shape[1:]), values.dtype) for name, values in like.items()}
             padding["first"][0] = True
             taken.append(padding)
         joined = {name: np.concatenate([part[name] for part in taken]) for name in taken[0]}
         return joined | {"recording": np.int64(recording)}
 
-    def _like(self, row: int) -> dict[str, NDArray[Any]]:
-        arrays = self._read(row, self._rows[row][-1].episode if self._rows[row] else 0)
-        part = {name: arrays[name][:0] for name in ("frames", "actions", *self._keys)}
-        return part | {"first": np.zeros(0, np.bool_), "mask": np.zeros(0, np.float32)}
+    def _read(self, row: int, recording: int, start: int, count: int) -> dict[str, NDArray[Any]]:
+        place = self._open.get(row)
+        if place is None or place.recording is not self._recordings[recording] or place.at > start:
+            if place is not None:
+                place.close()
+            place = self._open[row] = _Place(self._recordings[recording])
+        chunk = place.read(start, count)
+        columns = chunk.columns
+        for name in self._keys:
+            if name not in columns:
+                raise RecordingError(
+                    f"{self.name(recording)} has no {name!r}, only {', '.join(sorted(columns))}: leave out the objective that "
+                    "needs it, or record it."
+                )
+        # What cloning leaves out, and the last frame of an episode without an action, stay in the memory alone.
+        mask = columns[ACTED].astype(np.float32) * columns.get(IN_LOSS, np.ones(count, bool))
+        kept = {name: columns[name] for name in ("actions", *self._keys)}
+        return {"frames": chunk.frames, "first": chunk.first, "mask": mask.astype(np.float32), **kept}
 
-    def _read(self, row: int, recording: int) -> dict[str, NDArray[Any]]:
-        there = self._open.get(row)
-        if there is None or there[0] != recording:
-            folder, index = self._chosen[recording]
-            arrays = self._episodes[folder].read(index)
-            for name in self._keys:
-                if name not in arrays:
-                    raise VPTGymError(
-                        f"{self.name(recording)} has no {name!r}, only {', '.join(sorted(arrays))}: leave out the objective "
-                        "that needs it, or record it."
+
+class _Place:
+    """How far a recording has been read."""
+
+    def __init__(self, recording: Recording) -> None:
+        self.recording = recording
+        self.at = 0
+        self._chunks = _generator(recording)
+        self._rest: Chunk | None = None
+
+    def close(self) -> None:
+        """Lets go of the file."""
+        self._chunks.close()
+
+    def read(self, start: int, count: int) -> Chunk:
+        """Frames `start` to `start + count`, of which the first is not behind the place.
+
+        Raises:
+            RecordingError: the recording is damaged, or shorter than it promised.
+        """
+        taken: list[Chunk] = []
+        while count:
+            if self._rest is None or not len(self._rest):
+                self._rest = next(self._chunks, None)
+                if self._rest is None:
+                    raise RecordingError(
+                        f"{self.recording.name} ends after {self.at} frames, before it should: get it again."
                     )
-            there = self._open[row] = (recording, arrays)
-        return there[1]
+            skipped = min(start - self.at, len(self._rest))
+            part = _part(self._rest, skipped, min(skipped + count, len(self._rest)))
+            self._rest = _part(self._rest, skipped + len(part), len(self._rest))
+            self.at += skipped + len(part)
+            if len(part):
+                taken.append(part)
+            start, count = start + len(part), count - len(part)
+        names = taken[0].columns
+        return Chunk(
+            np.concatenate([part.frames for part in taken]),
+            np.concatenate([part.first for part in taken]),
+            {name: np.concatenate([part.columns[name] for part in taken]) for name in names},
+        )
+
+
+def _generator(recording: Recording) -> Generator[Chunk, None, None]:
+    yield from recording.chunks(_READ_AT_ONCE)
+
+
+def _part(chunk: Chunk, start: int, stop: int) -> Chunk:
+    columns = {name: values[start:stop] for name, values in chunk.columns.items()}
+    return Chunk(chunk.frames[start:stop], chunk.first[start:stop], columns)
+
+
+def _frames_of(recording: Recording) -> int:
+    if recording.frame_count is not None:
+        return recording.frame_count
+    return sum(len(chunk) for chunk in recording.chunks(_READ_AT_ONCE))
 
 
 def _schedule(lengths: Sequence[int], rows: int, frames: int | None, seed: int) -> list[list[_Segment]]:
@@ -160,22 +211,22 @@ def _schedule(lengths: Sequence[int], rows: int, frames: int | None, seed: int) 
             row = int(np.argmin(filled))
             if frames is not None and filled[row] >= frames:
                 return plan
-            plan[row].append(_Segment(int(recording), 0, lengths[recording]))
+            plan[row].append(_Segment(int(recording), lengths[recording]))
             filled[row] += lengths[recording]
         if frames is None:
             return plan
 
 
-def split(episodes: Sequence[Episodes], share: float, seed: int) -> tuple[list[tuple[int, int]], list[tuple[int, int]]]:
-    """Recordings for training and for validation: of every folder its share, one at least, where there are two or more."""
+def split(groups: Sequence[Sequence[Recording]], share: float, seed: int) -> tuple[list[Recording], list[Recording]]:
+    """Recordings for training and for validation: of every group its share, one at least, where there are two or more."""
     random = np.random.default_rng(seed)
-    training: list[tuple[int, int]] = []
-    validation: list[tuple[int, int]] = []
-    for folder, found in enumerate(episodes):
-        order = random.permutation(len(found.paths))
+    training: list[Recording] = []
+    validation: list[Recording] = []
+    for group in groups:
+        order = random.permutation(len(group))
         held = min(len(order) - 1, max(1, round(share * len(order)))) if share > 0 else 0
-        validation += [(folder, int(index)) for index in order[:held]]
-        training += [(folder, int(index)) for index in order[held:]]
+        validation += [group[index] for index in order[:held]]
+        training += [group[index] for index in order[held:]]
     return training, validation
 
 

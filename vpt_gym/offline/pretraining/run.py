@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from vpt_gym.encoders.loading import load_network
-from vpt_gym.errors import OptionError, VPTGymError
+from vpt_gym.errors import RecordingError, VPTGymError
 from vpt_gym.offline.pretraining.card import write_card, write_curves
 from vpt_gym.offline.pretraining.config import PretrainingConfig
 from vpt_gym.offline.pretraining.engine import lightning
@@ -21,12 +21,16 @@ from vpt_gym.offline.pretraining.objectives import Objective, make_objectives
 from vpt_gym.offline.pretraining.parts import choose_parts
 from vpt_gym.offline.pretraining.pieces import Loader, Pieces, split
 from vpt_gym.offline.pretraining.policy import TrunkPolicy, parts_of
-from vpt_gym.offline.recording import Episodes
+from vpt_gym.offline.readers.finding import find_recordings
+from vpt_gym.offline.recordings import Recording
+from vpt_gym.offline.spaces import common_space
 from vpt_gym.running.files import write_json
 from vpt_gym.weights import VPTHeads, load_heads, resolve, save_checkpoint
 from vpt_gym.weights.files import open_tensor_file
 
 __all__ = ["pretrain"]
+
+logger = logging.getLogger(__name__)
 
 CONFIG_FILE: Final = "pretraining.json"
 _MAY_CHANGE: Final = ("steps", "patience", "workers", "device", "validate_every")
@@ -48,19 +52,18 @@ def pretrain(config: PretrainingConfig, objectives: Mapping[str, Objective] | No
         VPTGymError: recordings or weights are missing, damaged or do not fit; the folder belongs to something else; or the loss
             is not finite, in which case the last checkpoint stays.
     """
-    episodes = [Episodes.of(folder) for folder in config.datasets]
-    parts = _common_parts(config.datasets, episodes)
+    groups = [_recordings(name) for name in config.datasets]
+    parts = _common_parts(groups)
     going_on = _claim(config)
     lightning.seed_everything(config.seed, verbose=False)
     net = load_network(config.source, trainable=True, device="cpu")
     policy = TrunkPolicy(net, parts, _heads(config.source, net.config.hidden_size))
     adapter = choose_parts(policy, config.train)
 
-    keys = sorted(_keys(config, episodes))
-    chosen = dict(zip(("training", "validation"), split(episodes, config.validation, config.seed), strict=True))
+    keys = sorted(_keys(config, groups))
+    chosen = dict(zip(("training", "validation"), split(groups, config.validation, config.seed), strict=True))
     pieces = {
         name: Pieces(
-            episodes,
             recordings,
             rows=config.rows,
             length=config.length,
@@ -140,25 +143,37 @@ def _publish(config: PretrainingConfig, policy: TrunkPolicy, module: Pretraining
     write_card(config, int(module.global_step))
 
 
-def _common_parts(names: Sequence[str], episodes: Sequence[Episodes]) -> dict[str, int]:
-    spaces = [found.action_space for found in episodes]
-    for name, space in zip(names, spaces, strict=True):
-        if space is None:
-            raise VPTGymError(
-                f"{name} does not say what its actions are (dataset.json has no action_space): record it again."
-            )
-        if space != spaces[0]:
-            raise VPTGymError(
-                f"{name} has actions {space}, and {names[0]} has {spaces[0]}: train on one action space at a time."
-            )
-    if not spaces:
-        raise OptionError("pretrain needs a folder of recordings at least.")
-    assert spaces[0] is not None
-    return parts_of(spaces[0])
+def _recordings(name: str) -> list[Recording]:
+    """The recordings of a dataset; what cannot be read is told and left out."""
+
+    def refused(what: str, error: RecordingError) -> None:
+        logger.warning("%s is left out: %s", what, error)
+
+    found = list(find_recordings(Path(name).expanduser(), refused))
+    without = [recording.name for recording in found if recording.action_space is None]
+    if not found or without:
+        raise RecordingError(
+            f"{name} has no actions{' in ' + without[0] if without else ''}: pre-training learns from recordings "
+            "with actions, such as `vpt-gym record` makes."
+        )
+    return found
 
 
-def _keys(config: PretrainingConfig, episodes: Sequence[Episodes]) -> set[str]:
-    there = set(episodes[0].read(0))
+def _common_parts(groups: Sequence[Sequence[Recording]]) -> dict[str, int]:
+    found = [recording for group in groups for recording in group]
+    spaces = [recording.action_space for recording in found if recording.action_space is not None]
+    common = common_space(spaces)
+    if common is None:
+        other = next(i for i in range(len(found)) if common_space([spaces[0], spaces[i]]) is None)
+        raise RecordingError(
+            f"{found[other].path} has actions {spaces[other]}, and {found[0].path} has {spaces[0]}: train on one "
+            "action space at a time."
+        )
+    return parts_of(common)
+
+
+def _keys(config: PretrainingConfig, groups: Sequence[Sequence[Recording]]) -> set[str]:
+    there = set(next(groups[0][0].chunks(1)).columns)
     keys = {name for name in config.objective if name in there}
     if {"inverse", "next"} & set(config.objective) and "played" in there:
         keys.add("played")

@@ -1,0 +1,139 @@
+"""`vpt-gym clone`."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from vpt_gym.cli.arguments import add_command, record_of
+from vpt_gym.cli.terminal import duration
+from vpt_gym.offline.plan import CloningConfig
+from vpt_gym.offline.report import CloneReporter, CloneResult, Epoch
+from vpt_gym.running.options import WIDTHS, Option
+
+if TYPE_CHECKING:
+    from vpt_gym.offline.dataset import LatentDataset
+
+__all__ = ["add_parser"]
+
+DESCRIPTION = """\
+Behaviour cloning: train a policy to act as in the demonstrations of a dataset
+of latents, and save it as a PPO model that Stable-Baselines3 loads, so that
+reinforcement learning can go on from it: PPO.load(MODEL, env=venv). Beside the
+model it leaves a picture of its curves."""
+
+EXAMPLES = """\
+examples:
+  vpt-gym clone latents --out clone.zip
+  vpt-gym clone latents --out clone.zip --net-arch 256,256 --epochs 50
+  vpt-gym clone latents --out clone.zip \\
+    --heads CraftJarvis/MineStudio_VPT.rl_from_early_game_2x"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cloning(CloningConfig):
+    """What `vpt-gym clone` is asked."""
+
+    dataset: Annotated[Path, Option("a dataset of vpt-gym encode, with actions", flag="DATASET")]
+    out: Annotated[Path, Option("the model's file, .zip", group="output")]
+    net_arch: Annotated[
+        tuple[int, ...],
+        Option(
+            "hidden layers of the policy: 64, or 64,64; none puts a linear one on the latent", WIDTHS, group="policy"
+        ),
+    ] = ()
+    heads: Annotated[
+        str | None,
+        Option("begin with VPT's own heads, of these weights; for VPT's actions", group="policy", metavar="SOURCE"),
+    ] = None
+
+
+def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add `clone` to the commands."""
+    add_command(
+        commands,
+        "clone",
+        Cloning,
+        run,
+        summary="train a policy on demonstrations",
+        description=DESCRIPTION,
+        examples=EXAMPLES,
+    )
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Clone, and print how it went."""
+    asked = record_of(Cloning, arguments)
+    from vpt_gym.offline import LatentDataset, clone
+    from vpt_gym.offline.curves import draw_cloning
+    from vpt_gym.running.files import check_writable, write_atomically
+
+    model_path = asked.out if asked.out.suffix == ".zip" else asked.out.with_name(f"{asked.out.name}.zip")
+    check_writable(model_path)
+    config = CloningConfig(**{each.name: getattr(asked, each.name) for each in fields(CloningConfig)})
+    with LatentDataset(asked.dataset) as dataset:
+        print(f"{asked.dataset}: {len(dataset)} episodes, {dataset.frames:,} latents of {dataset.latent_size} numbers")
+        model = _model(asked, dataset)
+        result = clone(model, dataset, config, reporter=_LineReporter())
+    if not result.epochs:
+        print("vpt-gym: stopped before the first epoch was over; nothing is saved.")
+        return 130
+    write_atomically(model_path, model.save)
+    picture = model_path.with_suffix(".png")
+    draw_cloning(result, picture)
+    _print_result(result, model_path, picture)
+    return 130 if result.stopped else 0
+
+
+def _model(asked: Cloning, dataset: LatentDataset) -> Any:
+    """A PPO for the dataset's latents and actions, without an environment."""
+    from stable_baselines3 import PPO
+
+    from vpt_gym.errors import OptionError
+    from vpt_gym.latents import latent_box
+
+    if dataset.action_space is None:
+        raise OptionError(f"{asked.dataset} has no actions to clone: encode recordings that have them.")
+    policy: Any = "MlpPolicy"
+    kwargs: dict[str, Any] = {"net_arch": list(asked.net_arch)}
+    if asked.heads is not None:
+        from vpt_gym.encoders import load_encoder
+        from vpt_gym.heads import PretrainedHeadPolicy
+
+        if asked.net_arch:
+            raise OptionError("--heads brings a policy of its own: leave --net-arch out.")
+        encoder: Any = load_encoder(asked.heads)
+        policy, kwargs = PretrainedHeadPolicy, {"heads": encoder.heads}
+    model = PPO(policy, env=None, _init_setup_model=False, seed=asked.seed, device="cpu", policy_kwargs=kwargs)  # type: ignore[arg-type]
+    # As PPO.load does it: a model is made of spaces, and its environment may come later.
+    model.observation_space = latent_box(dataset.latent_size)
+    model.action_space = dataset.action_space
+    model.n_envs = 1
+    model._setup_model()
+    return model
+
+
+def _print_result(result: CloneResult, model: Path, picture: Path) -> None:
+    best = result.best
+    print(
+        f"  best         epoch {best.number}, loss {best.validation_loss:.4f} on {result.validation_frames:,} held-out frames"
+    )
+    for name, value in best.measures.items():
+        print(f"               {name:<24} {value:.4f}")
+    print(f"  time         {duration(result.seconds)}, {result.frames:,} frames an epoch")
+    print(f"Saved in {model}, the curves in {picture}. Next: PPO.load({str(model)!r}, env=venv).learn(...)")
+
+
+class _LineReporter(CloneReporter):
+    def epoch(self, epoch: Epoch, *, better: bool) -> None:
+        """A line an epoch."""
+        words = "".join(
+            f", {name} {epoch.measures[name]:.3f}" for name in ("accuracy", "error") if name in epoch.measures
+        )
+        mark = "  best so far" if better else ""
+        print(
+            f"  epoch {epoch.number:<6} loss {epoch.loss:.4f}, held out {epoch.validation_loss:.4f}{words}{mark}",
+            flush=True,
+        )
