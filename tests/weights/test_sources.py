@@ -82,6 +82,9 @@ def test_untrained(source: str, preset: str, seed: int) -> None:
         ("own er/name", "neither an existing"),
         ("nowhere.weights?model=x.model", "names no weights"),
         ("owner/name?revision=x", "names no weights"),
+        ("a\0b.safetensors", "looks like a path"),
+        ("~\0/x", "looks like a path"),
+        (f"{'a' * 300}.safetensors", "cannot be looked into (File name too long)"),
     ],
 )
 def test_refusals(source: str, message: str, nowhere: list[tuple[str, str | None]]) -> None:

@@ -112,7 +112,7 @@ def resolve(source: str) -> ResolvedSource:
 def _path(text: str) -> Path:
     try:
         return Path(text).expanduser()
-    except RuntimeError:  # `~name` of a user that this machine does not have
+    except (RuntimeError, ValueError):  # `~name` of a user that this machine does not have, or that none could have
         return Path(text)
 
 
