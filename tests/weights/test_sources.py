@@ -67,6 +67,7 @@ def test_untrained(source: str, preset: str, seed: int) -> None:
         ("random:tiny?seed=1.5", "has the seed '1.5'"),
         ("random:tiny?seed=²", "has the seed '²'"),
         (f"random:tiny?seed={2**63}", "has the seed"),
+        (f"random:tiny?seed={'9' * 5000}", "has the seed"),
         ("", "names no weights"),
         ("  ", "names no weights"),
         ("./nowhere", "looks like a path, but no file or folder is there"),
