@@ -174,7 +174,9 @@ def inside(wrapped: bool, tests: list[str], result: Path) -> None:
         for name in ("DummyVecEnv", "SubprocVecEnv"):
             put_around(importlib.import_module("stable_baselines3.common.vec_env"), name, encoder)
     outcomes = Outcomes()
-    options = ["-q", "-p", "no:cacheprovider", "-o", "addopts=", "--timeout=120", "--continue-on-collection-errors"]
+    # Native tracebacks: what recurses too deep cannot be shown with its source.
+    shown = ["-q", "-p", "no:cacheprovider", "-o", "addopts=", "--tb=native"]
+    options = [*shown, "--timeout=60", "--continue-on-collection-errors"]
     pytest.main([*options, *tests], plugins=[outcomes])
     result.write_text(json.dumps(outcomes.of), "utf-8")
 
