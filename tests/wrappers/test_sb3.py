@@ -257,10 +257,6 @@ class TestCompositions:
             wrapped, _ = self.rollout(VecVPTLatent(inner, encoder))
             assert np.array_equal(np.stack(plain), np.stack(wrapped)), type(inner).__name__
 
-    def test_three_stacked_grey_frames_are_three_channels(self, encoder: VPTEncoder) -> None:
-        stacked = VecVPTLatent(VecFrameStack(dummy(2, shape=(24, 32, 1)), n_stack=3), encoder)
-        assert stacked.reset().shape == (2, encoder.latent_size)
-
     def test_outside(self, encoder: VPTEncoder) -> None:
         plain, infos = self.rollout(VecVPTLatent(dummy(3), encoder))
         monitored, monitored_infos = self.rollout(VecMonitor(VecVPTLatent(dummy(3), encoder)))
