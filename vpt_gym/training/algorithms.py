@@ -221,6 +221,8 @@ def _read_parameters(path: Path, most_bytes: int) -> dict[str, torch.Tensor]:
     except (OSError, EOFError, NotImplementedError, RuntimeError, ValueError, zlib.error) as error:
         # An archive may ask for a password or a compression that nobody has.
         raise VPTGymError(damaged.format(error)) from error
+    if not data.startswith(b"PK"):  # what torch wrote before 1.6 is a plain pickle
+        raise VPTGymError(damaged.format(f"its {PARAMETERS} is no archive of torch"))
     try:
         state = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, EOFError, *_OF_DAMAGED_TENSORS) as error:
