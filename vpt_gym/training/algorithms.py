@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import io
 import pickle
 import zipfile
@@ -132,6 +133,11 @@ def _build(
     config: TrainingConfig, venv: VecEnv, policy_kwargs: dict[str, Any], changes: dict[str, Any]
 ) -> BaseAlgorithm:
     algorithm = algorithm_class(config.algo)
+    if "action_masks" in inspect.signature(algorithm.predict).parameters:
+        raise OptionError(
+            f"{algorithm.__name__} wants a mask of actions at every step, which runs and evaluations do not hand it; train it in "
+            "Python on make_latent_vec_env, or use another --algo."
+        )
     given = {**config.resolved, **changes}
     # JSON has no tuples, and what Stable-Baselines3 takes a sequence for is one: train_freq=(1, "episode").
     options: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in given.items()}
