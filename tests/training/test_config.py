@@ -91,7 +91,7 @@ def test_any_algorithm_goes_by_the_name_of_its_class() -> None:
     assert config(algo="td3").algo == "TD3"
     assert config(algo="KLPPO", hyperparameters={"kl_coef": 0.1}).resolved["kl_coef"] == 0.1
     assert config(hyperparameters={"clip_range": 0.1}).to_dict()["hyperparameters"]["clip_range"] == 0.1
-    with pytest.raises(OptionError, match="KLPPO has no kl_coeff; it takes .*kl_coef, "):
+    with pytest.raises(OptionError, match=r"KLPPO has no kl_coeff; it takes .*kl_coef, "):
         config(algo="KLPPO", hyperparameters={"kl_coeff": 0.1})
 
 

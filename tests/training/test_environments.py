@@ -49,6 +49,7 @@ def test_a_missing_package_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> N
         (config(image_key="pixels"), "image_key='pixels'"),
         (config(env_kwargs={"as_dict": True}, keep=("map",)), "map"),
         (config(algo="TD3"), "TD3 cannot be built for .*Box.*Discrete"),
+        (config(algo="MaskablePPO"), "MaskablePPO wants a mask of actions at every step"),
         (config(algo="PPO", hyperparameters={"clip_range": "wide"}), "PPO cannot be built for .*wide"),
         (config(algo="sac"), "SAC acts in Box, but .* is Discrete; use --algo ppo or a2c or dqn"),
         (config(algo="dqn", env_kwargs={"continuous": True}), "DQN acts in Discrete, .* use --algo ppo or a2c or sac"),

@@ -135,8 +135,8 @@ def _build(
     algorithm = algorithm_class(config.algo)
     if "action_masks" in inspect.signature(algorithm.predict).parameters:
         raise OptionError(
-            f"{algorithm.__name__} wants a mask of actions at every step, which runs and evaluations do not hand it; train it in "
-            "Python on make_latent_vec_env, or use another --algo."
+            f"{algorithm.__name__} wants a mask of actions at every step, which runs and evaluations do not hand it; train it "
+            "in Python on make_latent_vec_env, or use another --algo."
         )
     given = {**config.resolved, **changes}
     # JSON has no tuples, and what Stable-Baselines3 takes a sequence for is one: train_freq=(1, "episode").
