@@ -154,7 +154,7 @@ def _build(
         if isinstance(error, VPTGymError):
             raise
         raise OptionError(
-            f"{algorithm.__name__} cannot be built for {config.env_id}: {str(error).strip()} Choose another --algo or other "
+            f"{algorithm.__name__} cannot be built for {config.env_id}: {str(error).strip().rstrip('.')}. Choose another --algo or other "
             "values."
         ) from error
 
