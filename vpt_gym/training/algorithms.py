@@ -154,8 +154,8 @@ def _build(
         if isinstance(error, VPTGymError):
             raise
         raise OptionError(
-            f"{algorithm.__name__} cannot be built for {config.env_id}: {str(error).strip().rstrip('.')}. Choose another --algo or other "
-            "values."
+            f"{algorithm.__name__} cannot be built for {config.env_id}: {str(error).strip().rstrip('.')}. Choose another "
+            "--algo or other values."
         ) from error
 
 
