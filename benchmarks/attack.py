@@ -10,12 +10,14 @@ from __future__ import annotations
 
 import json
 import multiprocessing
+import pickle
 import random
 import resource
 import shutil
 import sys
 import tempfile
 import time
+import types
 import warnings
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -68,12 +70,11 @@ def main() -> None:
     endings = []
     for ending in attack(numbers, arguments.seed, arguments.workers):
         endings.append(ending)
+        if ending.word in BAD or arguments.only is not None:
+            print(f"{ending.number} ({ending.container}) {ending.word}: {ending.detail}")
         if len(endings) % 500 == 0:
             print(f"{len(endings)} of {len(numbers)}", file=sys.stderr)
     print(counts(endings))
-    for ending in endings:
-        if ending.word in BAD or arguments.only is not None:
-            print(f"{ending.number} ({ending.container}) {ending.word}: {ending.detail}")
     record = facts(torch.device("cpu"), arguments)
     save(out, "attack", record | {"endings": [ending._asdict() for ending in endings]})
     if any(ending.word in BAD for ending in endings):
@@ -113,7 +114,7 @@ def attack(numbers: Iterable[int], seed: int, workers: int) -> Iterator[Ending]:
                 for worker in busy:
                     if worker.pipe in ready:
                         yield from worker.heard()
-                    elif time.monotonic() > worker.deadline:
+                    elif time.monotonic() > worker.deadline and not worker.pipe.poll():
                         yield worker.given_up()
         finally:
             for worker in crew:
@@ -250,15 +251,33 @@ def read_independently(place: Path, container: str) -> dict[str, torch.Tensor]:
         if container in ("safetensors", "config"):
             name = "x.safetensors" if container == "safetensors" else "model.safetensors"
             return load_file(place / name)
-        content: Any = torch.load(
-            attack_files.source_of(place, container), map_location="cpu", weights_only=True, mmap=False
-        )
+        content = read_by_torch(attack_files.source_of(place, container))
         state = content["state_dict"] if container == "ckpt" else content
         return {
             str(name).removeprefix("mine_policy."): value for name, value in state.items() if torch.is_tensor(value)
         }
     except Exception:  # noqa: BLE001 - it refuses in as many ways as there are
         return {}
+
+
+class KnownUnpickler(pickle.Unpickler):
+    """Python's own machine, which knows every opcode, kept to torch's names."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        if module in ("torch", "torch._utils", "torch.storage") or (module, name) == ("collections", "OrderedDict"):
+            return super().find_class(module, name)
+        raise pickle.UnpicklingError(f"{module}.{name}")
+
+
+def read_by_torch(source: str) -> Any:
+    """By torch.load; with Python's unpickler where torch's own, which knows few opcodes, refuses the file."""
+    known = types.SimpleNamespace(
+        __name__="known", Unpickler=KnownUnpickler, load=lambda file, **options: KnownUnpickler(file, **options).load()
+    )
+    try:
+        return torch.load(source, map_location="cpu", weights_only=True, mmap=False)
+    except Exception:  # noqa: BLE001 - it refuses in as many ways as there are
+        return torch.load(source, map_location="cpu", weights_only=False, mmap=False, pickle_module=known)
 
 
 if __name__ == "__main__":

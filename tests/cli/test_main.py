@@ -95,7 +95,7 @@ def test_mistakes_of_use_exit_2(capsys: pytest.CaptureFixture[str]) -> None:
     assert "'64,x' is not a list of layer widths" in misused(capsys, *train, "--net-arch", "64,x")
     assert "'2' is not a number from 0 to 1" in misused(capsys, *train, "--gamma", "2")
     assert "'0' is not a number above 0" in misused(capsys, *train, "--learning-rate", "0")
-    assert "'td3' is not one of ppo, a2c, dqn, sac" in misused(capsys, *train, "--algo", "td3")
+    assert "algo must be one of ppo, a2c, dqn, sac, or the class" in misused(capsys, *train, "--algo", "nothing")
     assert "layer is given twice" in misused(capsys, *train, "--layer", "cnn", "--encoder-arg", "layer=final")
     assert "'layer' is not KEY=VALUE" in misused(capsys, *train, "--encoder-arg", "layer")
     assert "seed must be from 0 to" in misused(capsys, *train, "--seed", "5000000000")

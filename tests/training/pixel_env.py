@@ -16,9 +16,12 @@ class LightEnv(gym.Env[Any, Any]):
     """64x64 pixels, one half lit; +1 for the action that names the half, -1 otherwise; eight steps.
 
     Args:
-        as_dict: observe a Dict with the image and a compass.
+        as_dict: observe a Dict with the image, a compass and the number of the room.
         continuous: act in a Box.
         die_after: end the whole process in this step of the first episode, as a crashing game engine does.
+        odd: what is not finite from step `odd_from` of an episode on: `reward`, `compass`, or nothing.
+        odd_from: see `odd`.
+        odd_value: the value, as a text that float() reads.
         render_mode: `rgb_array`, or None.
     """
 
@@ -31,14 +34,20 @@ class LightEnv(gym.Env[Any, Any]):
         die_after: int | None = None,
         render_mode: str | None = None,
         frame_skip: int = 1,
+        odd: str = "",
+        odd_from: int = 0,
+        odd_value: str = "nan",
     ) -> None:
         image = gym.spaces.Box(0, 255, (64, 64, 3), np.uint8)
         compass = gym.spaces.Box(-1.0, 1.0, (2,), np.float32)
-        self.observation_space = gym.spaces.Dict({"image": image, "compass": compass}) if as_dict else image
+        self.observation_space = (
+            gym.spaces.Dict({"image": image, "compass": compass, "room": gym.spaces.Discrete(3)}) if as_dict else image
+        )
         self.action_space = gym.spaces.Box(-1.0, 1.0, (1,), np.float32) if continuous else gym.spaces.Discrete(2)
         self.as_dict = as_dict
         self.die_after = die_after
         self.render_mode = render_mode
+        self.odd, self.odd_from, self.odd_value = odd, odd_from, float(odd_value)
         self.lit = 0
         self.steps = 0
 
@@ -54,6 +63,8 @@ class LightEnv(gym.Env[Any, Any]):
             os._exit(3)
         chosen = int(np.asarray(action).reshape(-1)[0] > 0)
         reward = 1.0 if chosen == self.lit else -1.0
+        if self.odd == "reward" and self.steps >= self.odd_from:
+            reward = self.odd_value
         self.lit = int(self.np_random.integers(2))
         return self._observe(), reward, False, self.steps >= LENGTH, {}
 
@@ -63,7 +74,12 @@ class LightEnv(gym.Env[Any, Any]):
         return frame
 
     def _observe(self) -> Any:
-        return {"image": self.render(), "compass": np.zeros(2, np.float32)} if self.as_dict else self.render()
+        if not self.as_dict:
+            return self.render()
+        compass = np.zeros(2, np.float32)
+        if self.odd == "compass" and self.steps >= self.odd_from:
+            compass[1] = self.odd_value
+        return {"image": self.render(), "compass": compass, "room": self.steps % 3}
 
 
 if "Light-v0" not in gym.registry:

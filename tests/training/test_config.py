@@ -86,6 +86,15 @@ def test_steps_are_rounded_up_to_whole_rollouts() -> None:
     assert config(steps=101, n_envs=1, algo="DDPG").planned_steps == 101
 
 
+def test_any_algorithm_goes_by_the_name_of_its_class() -> None:
+    assert config(algo="PPO") == config(algo="ppo")
+    assert config(algo="td3").algo == "TD3"
+    assert config(algo="KLPPO", hyperparameters={"kl_coef": 0.1}).resolved["kl_coef"] == 0.1
+    assert config(hyperparameters={"clip_range": 0.1}).to_dict()["hyperparameters"]["clip_range"] == 0.1
+    with pytest.raises(OptionError, match=r"KLPPO has no kl_coeff; it takes .*kl_coef, "):
+        config(algo="KLPPO", hyperparameters={"kl_coeff": 0.1})
+
+
 def test_importing_the_room_loads_nothing_heavy() -> None:
     code = (
         "import sys, vpt_gym.training, vpt_gym.cli.main\n"

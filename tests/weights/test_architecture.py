@@ -85,6 +85,15 @@ def test_a_block_numbered_beyond_all_reason_is_unexpected(tmp_path: Path) -> Non
     refusal(write_safetensors(tmp_path / "a.safetensors", tensors), "1 tensors inside 'net.' belong to no VPT network")
 
 
+@pytest.mark.parametrize("number", ["9" * 5000, "\u0661", "00", "-1", ""])
+def test_a_block_whose_number_is_none(tmp_path: Path, number: str) -> None:
+    tensors = network() | {f"net.recurrent_layer.blocks.{number}.pre_r_ln.weight": torch.zeros(32)}
+    message = refusal(
+        write_safetensors(tmp_path / "a.safetensors", tensors), "1 tensors inside 'net.' belong to no VPT"
+    )
+    assert len(message) < 1000
+
+
 def test_unexpected_tensors_inside_the_network(tmp_path: Path) -> None:
     extra = {f"net.mlp_embed.{index}.weight": torch.zeros(3) for index in range(7)}
     message = refusal(

@@ -67,6 +67,7 @@ def test_untrained(source: str, preset: str, seed: int) -> None:
         ("random:tiny?seed=1.5", "has the seed '1.5'"),
         ("random:tiny?seed=²", "has the seed '²'"),
         (f"random:tiny?seed={2**63}", "has the seed"),
+        (f"random:tiny?seed={'9' * 5000}", "has the seed"),
         ("", "names no weights"),
         ("  ", "names no weights"),
         ("./nowhere", "looks like a path, but no file or folder is there"),
@@ -82,6 +83,9 @@ def test_untrained(source: str, preset: str, seed: int) -> None:
         ("own er/name", "neither an existing"),
         ("nowhere.weights?model=x.model", "names no weights"),
         ("owner/name?revision=x", "names no weights"),
+        ("a\0b.safetensors", "looks like a path"),
+        ("~\0/x", "looks like a path"),
+        (f"{'a' * 300}.safetensors", "cannot be looked into (File name too long)"),
     ],
 )
 def test_refusals(source: str, message: str, nowhere: list[tuple[str, str | None]]) -> None:

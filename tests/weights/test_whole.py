@@ -71,6 +71,7 @@ def test_one_bit_anywhere_in_the_records(source: str) -> None:
         refusal(source, "the checksum of its record", "is wrong")
 
 
+@pytest.mark.skipif(not hasattr(torch.serialization, "set_crc32_options"), reason="this torch always writes them")
 def test_archives_without_checksums(tmp_path: Path) -> None:
     """`torch.serialization.set_crc32_options(False)` writes zeros for all of them."""
     torch.serialization.set_crc32_options(False)

@@ -237,6 +237,21 @@ def test_models_save_and_load(encoder: VPTEncoder, tmp_path: Path) -> None:
 
 
 class TestCompositions:
+    def test_vec_normalize_leaves_our_space_alone(self) -> None:
+        """It writes into the Dict space of what it wraps, for entries that are images."""
+        image = gym.spaces.Box(0, 255, (64, 64, 3), np.uint8)
+        space = gym.spaces.Dict({"image": image, "map": gym.spaces.Box(0, 255, (8, 8, 3), np.uint8)})
+
+        class Mapped(gym.Env[Any, Any]):
+            observation_space, action_space, render_mode = space, gym.spaces.Discrete(2), None
+
+        venv = VecVPTLatent(
+            DummyVecEnv([Mapped]), "random:tiny", image_key="image", keep=("map",), encoder_options={"layer": "cnn"}
+        )
+        VecNormalize(venv)
+        assert venv.observation_space["map"] == space["map"]
+        venv.close()
+
     """VecNormalize, VecMonitor and VecFrameStack on either side."""
 
     def rollout(self, venv: Any, steps: int = 60) -> tuple[list[Any], list[Any]]:
@@ -256,10 +271,6 @@ class TestCompositions:
         ):
             wrapped, _ = self.rollout(VecVPTLatent(inner, encoder))
             assert np.array_equal(np.stack(plain), np.stack(wrapped)), type(inner).__name__
-
-    def test_three_stacked_grey_frames_are_three_channels(self, encoder: VPTEncoder) -> None:
-        stacked = VecVPTLatent(VecFrameStack(dummy(2, shape=(24, 32, 1)), n_stack=3), encoder)
-        assert stacked.reset().shape == (2, encoder.latent_size)
 
     def test_outside(self, encoder: VPTEncoder) -> None:
         plain, infos = self.rollout(VecVPTLatent(dummy(3), encoder))

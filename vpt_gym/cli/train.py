@@ -18,9 +18,9 @@ __all__ = ["add_parser"]
 DESCRIPTION = """\
 Train a head on the latents of a frozen encoder, VPT or another, measure it
 beside the random policy, and leave a run folder: model.zip and
-vecnormalize.json for Stable-Baselines3, config.json, learning_curve.png, a film
-of the evaluation, episodes.csv, progress.csv and a TensorBoard log. Ctrl-C
-ends a run early and saves it all."""
+vecnormalize.json for Stable-Baselines3, config.json, learning_curve.png, a
+film of the evaluation, episodes.csv, progress.csv and a TensorBoard log.
+Ctrl-C ends a run early and saves it all."""
 
 EXAMPLES = """\
 examples:

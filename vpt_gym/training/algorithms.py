@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import io
 import pickle
 import zipfile
@@ -132,6 +133,11 @@ def _build(
     config: TrainingConfig, venv: VecEnv, policy_kwargs: dict[str, Any], changes: dict[str, Any]
 ) -> BaseAlgorithm:
     algorithm = algorithm_class(config.algo)
+    if "action_masks" in inspect.signature(algorithm.predict).parameters:
+        raise OptionError(
+            f"{algorithm.__name__} wants a mask of actions at every step, which runs and evaluations do not hand it; train it "
+            "in Python on make_latent_vec_env, or use another --algo."
+        )
     given = {**config.resolved, **changes}
     # JSON has no tuples, and what Stable-Baselines3 takes a sequence for is one: train_freq=(1, "episode").
     options: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in given.items()}
@@ -148,8 +154,8 @@ def _build(
         if isinstance(error, VPTGymError):
             raise
         raise OptionError(
-            f"{algorithm.__name__} cannot be built for {config.env_id}: {str(error).strip()} Choose another --algo or other "
-            "values."
+            f"{algorithm.__name__} cannot be built for {config.env_id}: {str(error).strip().rstrip('.')}. Choose another "
+            "--algo or other values."
         ) from error
 
 
@@ -221,6 +227,8 @@ def _read_parameters(path: Path, most_bytes: int) -> dict[str, torch.Tensor]:
     except (OSError, EOFError, NotImplementedError, RuntimeError, ValueError, zlib.error) as error:
         # An archive may ask for a password or a compression that nobody has.
         raise VPTGymError(damaged.format(error)) from error
+    if not data.startswith(b"PK"):  # what torch wrote before 1.6 is a plain pickle
+        raise VPTGymError(damaged.format(f"its {PARAMETERS} is no archive of torch"))
     try:
         state = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, EOFError, *_OF_DAMAGED_TENSORS) as error:

@@ -229,8 +229,9 @@ class _Run:
     def unsound(self) -> NonFiniteRunError:
         """The sentence for a head that an update has broken."""
         return NonFiniteRunError(
-            f"{self.config.env_id}: a parameter of the {self.config.algo.upper()} head is not finite after the update at step "
-            f"{self.model.num_timesteps:,}; lower learning_rate, or scale rewards that are far from 1."
+            f"{self.config.env_id}: a parameter of the {self.config.algo.upper()} head is not finite after the update at "
+            f"step {self.model.num_timesteps:,}, or too large for finite products; lower learning_rate, or scale rewards "
+            "that are far from 1."
         )
 
     def evaluate(self) -> None:

@@ -23,7 +23,7 @@ _LONGEST = 300
 _LARGEST_SIZE = 2**16
 _MOST_BLOCKS = 512
 """No network is larger; a table as long as a made-up number of blocks asks for would not fit in memory."""
-_BLOCK = re.compile(r"net\.recurrent_layer\.blocks\.(\d+)\.")
+_BLOCK = re.compile(r"net\.recurrent_layer\.blocks\.([0-9]{1,9})\.")
 _IDM = "net.conv3d_layer."
 """Of OpenAI's `InverseActionNet` alone: it convolves over time before it looks at single frames."""
 _STRIPPED = re.compile(r"(img_process|recurrent_layer|lastlayer|final_ln)\.")

@@ -8,9 +8,10 @@ work and memory are bounded by the length of the program, and what comes out is 
 from __future__ import annotations
 
 import io
+import itertools
 import pickletools
 import struct
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,13 +19,13 @@ from vpt_gym.errors import WeightsError
 
 __all__ = ["Build", "DamagedPickleError", "RefusedGlobalError", "ordered_dict", "plain_data", "read_pickle"]
 
-_MOST_OPCODES = 1_000_000
+_MOST_OPCODES = 250_000
 _MOST_BITS = 128
 _MOST_DEPTH = 64
 _MOST_PARTS = 2_000_000
 """Parts of a value, each counted as often as it is reached: a list that holds another twice, and so on, has 2^n of them."""
 
-_SKIPPED = frozenset({"PROTO", "FRAME"})
+_SKIPPED = frozenset({"PROTO", "FRAME", "STOP"})
 _PUSHED = frozenset(
     {
         "INT",
@@ -146,24 +147,18 @@ class _Machine:
         self._memo: dict[int, Any] = {}
 
     def run(self, file: io.BytesIO) -> object:
-        for count, (name, argument) in enumerate(_opcodes(file)):
-            if count >= _MOST_OPCODES:
-                raise DamagedPickleError(f"it has more than {_MOST_OPCODES:,} opcodes")
-            if name == "STOP":
-                return self._pop()
+        for name, argument in _opcodes(file):
             if name in _PUSHED:
                 if isinstance(argument, int) and argument.bit_length() > _MOST_BITS:
                     raise DamagedPickleError(f"it holds a whole number of {argument.bit_length():,} bits")
                 self._stack.append(argument)
-            elif name in _SKIPPED:
-                continue
             elif name in _OPCODES:
                 _OPCODES[name](self, argument)
             elif name == "INST":
                 raise RefusedGlobalError(str(argument).replace(" ", "."))
-            else:
+            elif name not in _SKIPPED:
                 raise DamagedPickleError(f"it uses the opcode {name}, which plain data and tensors need not")
-        raise DamagedPickleError("it has no end")
+        return self._pop()
 
     def _push(self, value: object) -> None:
         self._stack.append(value)
@@ -306,14 +301,19 @@ _OPCODES: Mapping[str, Callable[[_Machine, Any], None]] = {
 }
 
 
-def _opcodes(file: io.BytesIO) -> Iterator[tuple[str, Any]]:
-    """Name and argument of each opcode."""
+def _opcodes(file: io.BytesIO) -> list[tuple[str, Any]]:
+    """Name and argument of every opcode, up to the STOP at the end."""
     try:
-        for opcode, argument, _ in pickletools.genops(file):
-            yield opcode.name, argument
+        program = [
+            (opcode.name, argument)
+            for opcode, argument, _ in itertools.islice(pickletools.genops(file), _MOST_OPCODES + 1)
+        ]
     # What pickletools raises on bytes that are no pickle: an argument cut short, or of digits or letters that are none.
     except (ValueError, struct.error, OverflowError) as error:
         raise DamagedPickleError((str(error).splitlines() or [type(error).__name__])[0][:100]) from error
+    if len(program) > _MOST_OPCODES:
+        raise DamagedPickleError(f"it has more than {_MOST_OPCODES:,} opcodes")
+    return program
 
 
 def _set_item(target: dict[Any, Any], key: object, value: object) -> None:

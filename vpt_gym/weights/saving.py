@@ -18,6 +18,7 @@ from vpt_gym.config import VPTConfig
 from vpt_gym.errors import OptionError, WeightsError
 from vpt_gym.nn import VPTNet
 from vpt_gym.weights.heads import VPTHeads
+from vpt_gym.weights.json_files import NotJSONError, parse_json
 from vpt_gym.weights.names import table
 from vpt_gym.weights.source import CONFIG_FILE, WEIGHTS_FILE
 
@@ -85,11 +86,11 @@ def _replaceable(target: Path) -> bool:
     names = {entry.name for entry in target.iterdir()}
     if not names:
         return True
-    if names != {WEIGHTS_FILE, CONFIG_FILE}:
+    if names != {WEIGHTS_FILE, CONFIG_FILE} or not (target / CONFIG_FILE).is_file():
         return False
     try:
-        config = json.loads((target / CONFIG_FILE).read_text(encoding="utf-8"))
-    except ValueError:
+        config = parse_json((target / CONFIG_FILE).read_bytes())
+    except NotJSONError:
         return False
     return isinstance(config, dict) and "policy_kwargs" in config
 

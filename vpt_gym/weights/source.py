@@ -112,7 +112,7 @@ def resolve(source: str) -> ResolvedSource:
 def _path(text: str) -> Path:
     try:
         return Path(text).expanduser()
-    except RuntimeError:  # `~name` of a user that this machine does not have
+    except (RuntimeError, ValueError):  # `~name` of a user that this machine does not have, or that none could have
         return Path(text)
 
 
@@ -128,8 +128,10 @@ def _untrained(source: str) -> ResolvedSource:
                 f"{source!r} has the unknown option {query!r}: the one option is seed, as in random:{preset}?seed=1."
             )
         text = pairs[0][1]
-        if not (text.isascii() and text.isdigit() and int(text) <= _LARGEST_SEED):
-            raise WeightsError(f"{source!r} has the seed {text!r}: a seed is a whole number from 0 to {_LARGEST_SEED}.")
+        if not (text.isascii() and text.isdigit() and len(text) < 20 and int(text) <= _LARGEST_SEED):
+            raise WeightsError(
+                f"{source!r} has the seed {text[:40]!r}: a seed is a whole number from 0 to {_LARGEST_SEED}."
+            )
         seed = int(text)
     return ResolvedSource(source, None, None, Untrained(preset, seed), ("random", preset, seed))
 

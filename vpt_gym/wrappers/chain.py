@@ -34,7 +34,7 @@ def _own(layer: Any) -> dict[str, Any]:
 
 
 def _says(layer: Any, name: str) -> bool:
-    """Whether a layer was made with a setting on: an attribute of it, an argument in its spec, or in EnvPool's configuration."""
+    """Whether a layer was made with a setting on: its attribute, its spec's argument, or EnvPool's configuration."""
     own = _own(layer)
     spec = own.get("spec")
     places = (own, getattr(spec, "kwargs", None), getattr(spec, "config", None))
