@@ -8,6 +8,7 @@ beside as many that begin with nothing. Needs ViZDoom, and `pip install 'vpt-gym
 from __future__ import annotations
 
 import argparse
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -93,37 +94,26 @@ def main() -> None:
     print(f"   {expert_score:+.1f} mean return")
 
     print(f"2. {arguments.demonstrations} episodes of it, encoded")
-    recordings = arguments.out / "recordings"
-    recorder = Recorder(gym.make("VizdoomBasic-v1", frame_skip=4), recordings)
-    env = vpt_gym.VPTLatentObservation(recorder, encoder)
-    for episode in range(arguments.demonstrations):
-        latent, _ = env.reset(seed=20_000 + episode)
-        over = False
-        while not over:
-            action, _ = expert.predict(scaling.normalize_obs(latent), deterministic=True)
-            latent, _, terminated, truncated, _ = env.step(action)
-            over = terminated or truncated
-    env.close()
+    demonstrate(expert, scaling, encoder, arguments.demonstrations, arguments.out / "recordings")
     dataset = arguments.out / "latents"
-    result = vpt_gym.offline.encode(recordings, dataset, encoder, EncodingConfig(dtype="float16"))
-    print(f"   {result.frames:,} frames at {result.frames / max(result.seconds, 1e-9):.0f} a second")
+    result = vpt_gym.offline.encode(arguments.out / "recordings", dataset, encoder, EncodingConfig(dtype="float16"))
+    print(f"   {result.frames:,} frames at {result.frames / result.seconds:.0f} a second")
 
     print("3. A clone")
     clone = PPO("MlpPolicy", venv, seed=0, policy_kwargs=SCALED, **LEARNING)
-    config = CloningConfig(epochs=arguments.epochs, batch_size=128, learning_rate=1e-3)
+    config = CloningConfig(epochs=arguments.epochs, batch_size=128)
     cloned = vpt_gym.offline.clone(clone, dataset, config)
     clone.save(arguments.out / "clone.zip")
-    clone_score = score(clone)
-    print(f"   {cloned.best.measures.get('accuracy', 0):.0%} of held-out actions; {clone_score:+.1f} mean return")
+    print(f"   {cloned.best.measures['accuracy']:.0%} of held-out actions; {score(clone):+.1f} mean return")
 
     print(f"4. PPO for {arguments.steps:,} steps, from the clone and from nothing, {arguments.seeds} seeds each")
     curves: dict[str, list[list[float]]] = {"from the clone": [], "from nothing": []}
     marks = np.linspace(0, arguments.steps, 5).astype(int)
     for seed in range(arguments.seeds):
         rewards = VecNormalize(venv, norm_obs=False)
-        taken_up = PPO.load(
-            arguments.out / "clone.zip", env=rewards, seed=seed, learning_rate=3e-4, ent_coef=0.0, device="cpu"
-        )
+        taken_up = PPO.load(arguments.out / "clone.zip", env=rewards, seed=seed, device="cpu")
+        # Nobody has shown it what states are worth: until it has learned that, what it knows is held still.
+        taken_up.policy.action_net.requires_grad_(False)
         curves["from the clone"].append(grow(taken_up, marks, score))
         scaling = VecNormalize(venv)
         fresh = PPO("MlpPolicy", scaling, seed=seed, policy_kwargs=HEAD, **LEARNING)
@@ -136,11 +126,25 @@ def main() -> None:
     print(f"The picture is {arguments.out / 'clone_then_ppo.png'}.")
 
 
+def demonstrate(expert: Any, scaling: VecNormalize, encoder: Any, episodes: int, folder: Path) -> None:
+    """Lets the expert play, and keeps what it saw and did."""
+    env = vpt_gym.VPTLatentObservation(Recorder(gym.make("VizdoomBasic-v1", frame_skip=4), folder), encoder)
+    for episode in range(episodes):
+        latent, _ = env.reset(seed=20_000 + episode)
+        over = False
+        while not over:
+            action, _ = expert.predict(scaling.normalize_obs(latent), deterministic=True)
+            latent, _, terminated, truncated, _ = env.step(action)
+            over = terminated or truncated
+    env.close()
+
+
 def grow(model: Any, marks: Any, score: Any) -> list[float]:
     """Scores at each mark of a training."""
     scores = [score(model)]
-    for start, stop in zip(marks, marks[1:], strict=False):
+    for start, stop in pairwise(marks):
         model.learn(int(stop - start), reset_num_timesteps=False)
+        model.policy.action_net.requires_grad_(True)
         scores.append(score(model))
     return scores
 

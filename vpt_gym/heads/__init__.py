@@ -1,4 +1,4 @@
-"""VPT's own heads as a policy of Stable-Baselines3; PPO that stays close to them, attention over the last latents, and scaling."""
+"""VPT's own heads as a policy of Stable-Baselines3, PPO that stays close to them, and features extractors on latents."""
 
 from vpt_gym.heads.klppo import KLPPO
 from vpt_gym.heads.policy import PretrainedHeadPolicy
