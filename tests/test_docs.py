@@ -26,6 +26,10 @@ EXAMPLE_ARGUMENTS: dict[str, list[str]] = {
     "vector_env.py": ["--num-envs", "2", "--steps", "100"],
     "sb3_ppo.py": ["--steps", "256", "--n-envs", "2", "--eval-episodes", "1"],
     "linear_probe.py": ["--episodes", "4"],
+    "clone_then_ppo.py": [
+        *("--expert-steps", "128", "--n-envs", "2", "--demonstrations", "4", "--epochs", "2"),
+        *("--steps", "128", "--seeds", "1", "--eval-episodes", "1"),
+    ],
     "minecraft_finetune.py": [
         *("--encoder", "random:tiny", "--n-envs", "2", "--episode", "12"),
         *("--rollout", "32", "--steps", "128"),  # two updates
@@ -129,7 +133,17 @@ def test_commands_parse(page: Path) -> None:
 
 def test_commands_in_the_help_parse(capsys: pytest.CaptureFixture[str]) -> None:
     shown: list[str] = []
-    for arguments in (["--help"], ["train", "--help"], ["eval", "--help"], ["inspect", "--help"], ["bench", "--help"]):
+    for arguments in (
+        ["--help"],
+        ["train", "--help"],
+        ["eval", "--help"],
+        ["inspect", "--help"],
+        ["bench", "--help"],
+        ["encode", "--help"],
+        ["clone", "--help"],
+        ["probe", "--help"],
+        ["nearest", "--help"],
+    ):
         with pytest.raises(SystemExit, match="0"):
             build_parser().parse_args(arguments)
         printed = capsys.readouterr().out

@@ -15,7 +15,7 @@ from stable_baselines3.common.vec_env import DummyVecEnv, VecFrameStack, VecNorm
 from tests.heads.small import small_state
 from tests.offline.material import require_offline, write_latents
 from vpt_gym.errors import OptionError, RecordingError
-from vpt_gym.heads import PretrainedHeadPolicy, VPTHeads
+from vpt_gym.heads import PretrainedHeadPolicy, ScaledLatents, VPTHeads
 from vpt_gym.latents import latent_box
 from vpt_gym.offline import keyboard
 from vpt_gym.offline.plan import CloningConfig
@@ -271,3 +271,19 @@ def test_refused(tmp_path: Path) -> None:
         clone(PPO("MlpPolicy", venv, device="cpu"), data)
     with pytest.raises(OptionError, match="patience must be a whole number"):
         CloningConfig(patience=0)
+
+
+def test_statistics_of_scaled_latents_come_from_what_is_trained_on(tmp_path: Path) -> None:
+    episodes = _episodes(_choice)
+    for episode in episodes:
+        episode["latents"] = episode["latents"] * 0.01 + 50
+    data = write_latents(tmp_path / "data", episodes, DISCRETE)
+    kwargs: dict[str, Any] = {"net_arch": [], "features_extractor_class": ScaledLatents}
+    model = PPO("MlpPolicy", _venv(DISCRETE), policy_kwargs=kwargs, device="cpu", seed=0)
+    result = clone(model, data, QUICK)
+    assert result.best.measures["accuracy"] > 0.9
+    extractor: Any = model.policy.features_extractor
+    train, _ = split_episodes(LatentDataset(data), QUICK.validation, QUICK.seed)
+    rows = np.concatenate([episodes[number]["latents"][:-1] for number in train]).astype(np.float64)
+    np.testing.assert_allclose(extractor.mean.numpy(), rows.mean(axis=0), rtol=1e-5)
+    np.testing.assert_allclose(extractor.variance.numpy(), rows.var(axis=0), rtol=1e-2)

@@ -86,7 +86,7 @@ def test_few_frames_at_once_are_spread_over_the_dataset(data: Path) -> None:
 
 
 def test_refused(data: Path, tmp_path: Path) -> None:
-    with pytest.raises(RecordingError, match="has no 'width'; it has latents, actions, rewards, .*height"):
+    with pytest.raises(RecordingError, match=r"has no 'width'; it has latents, actions, rewards, .*height"):
         probe(data, ["width"])
     two = write_latents(tmp_path / "two", [{"latents": np.zeros((3, 2), np.float32), "a": np.zeros(3)}] * 2)
     with pytest.raises(RecordingError, match="has 2 episodes"):

@@ -96,8 +96,10 @@ def _model(asked: Cloning, dataset: LatentDataset) -> Any:
 
     if dataset.action_space is None:
         raise OptionError(f"{asked.dataset} has no actions to clone: encode recordings that have them.")
+    from vpt_gym.heads import ScaledLatents
+
     policy: Any = "MlpPolicy"
-    kwargs: dict[str, Any] = {"net_arch": list(asked.net_arch)}
+    kwargs: dict[str, Any] = {"net_arch": list(asked.net_arch), "features_extractor_class": ScaledLatents}
     if asked.heads is not None:
         from vpt_gym.encoders import load_encoder
         from vpt_gym.heads import PretrainedHeadPolicy

@@ -80,7 +80,7 @@ class LatentResampler(BaseFeaturesExtractor):
 
     def forward(self, observations: Tensor) -> Tensor:
         """Observations [B, K * latent_size] -> features [B, queries * width]."""
-        latents_bkld = observations.unflatten(1, (self.stack, self.layers, -1))
+        latents_bkld = observations.view(len(observations), self.stack, self.layers, -1)
         padding_bk = (latents_bkld == 0).flatten(2).all(dim=2)
         # The newest latent is never padding, even if all of it is zero: there is always something to attend to.
         padding_bk = torch.cat([padding_bk[:, :-1], torch.zeros_like(padding_bk[:, -1:])], dim=1)

@@ -93,6 +93,7 @@ class _Cloning:
                 f"{dataset.path} has too few frames with actions to train on: {self.training.count} in {len(train)} episodes, "
                 f"and {self.validation.count} in {len(held)} that are held out."
             )
+        student.fit_scaling(self.training)
         # PPO's optimizer is left as it is, for PPO.
         self.optimizer = torch.optim.AdamW(
             student.policy.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay

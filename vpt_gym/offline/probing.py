@@ -137,7 +137,8 @@ def _layers(dataset: LatentDataset) -> list[tuple[str, slice]]:
 def _scaled(latents_nd: Array, reference_nd: Array) -> npt.NDArray[np.float32]:
     mean_d = reference_nd.mean(axis=0, dtype=np.float64)
     scale_d = np.maximum(reference_nd.std(axis=0, dtype=np.float64), 1e-6)
-    return ((latents_nd - mean_d) / scale_d).astype(np.float32)
+    scaled_nd: npt.NDArray[np.float32] = ((latents_nd - mean_d) / scale_d).astype(np.float32)
+    return scaled_nd
 
 
 def _fit(latents: list[Array], targets: list[Array], name: str) -> tuple[str, float, float]:

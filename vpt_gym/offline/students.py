@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 import gymnasium as gym
 import numpy as np
@@ -11,11 +11,14 @@ from torch import Tensor
 from torch.distributions import Categorical, Distribution, Normal
 
 from vpt_gym.errors import OptionError
+from vpt_gym.offline.batches import Frames
 from vpt_gym.offline.dataset import LatentDataset
 from vpt_gym.offline.recordings import Array
 from vpt_gym.weights.heads import VPTHeads
 
 __all__ = ["Student", "student_of"]
+
+FRAMES_PER_SUM: Final = 4096
 
 
 class Student:
@@ -48,6 +51,27 @@ class Student:
             return [Categorical(logits=policy.q_net(latents_nd))]
         action = policy.actor(latents_nd)
         return [Normal(action, torch.ones_like(action))]
+
+    def fit_scaling(self, frames: Frames) -> None:
+        """Gives features extractors that scale latents, and have no statistics yet, those of these frames."""
+        found = [
+            each for each in self.policy.modules() if callable(getattr(each, "fit", None)) and hasattr(each, "fitted")
+        ]
+        if all(bool(each.fitted) for each in found):
+            return
+        count = 0
+        mean_d: Any = 0.0
+        square_d: Any = 0.0
+        for batch in frames.batches(FRAMES_PER_SUM):
+            latents_nd = batch["latents"].astype(np.float64)
+            mean_d = mean_d + latents_nd.sum(axis=0)
+            square_d = square_d + np.square(latents_nd).sum(axis=0)
+            count += len(latents_nd)
+        mean_d = mean_d / count
+        variance_d = np.maximum(square_d / count - np.square(mean_d), 0.0)
+        for each in found:
+            if not bool(each.fitted):
+                each.fit(torch.as_tensor(mean_d), torch.as_tensor(variance_d))
 
     def targets(self, actions: Array) -> Tensor:
         """A dataset's actions [N, ...] as the policy's distributions count them, [N, A]."""
@@ -104,7 +128,7 @@ def _check_latents(model: Any, policy: Any, dataset: LatentDataset) -> None:
         if getattr(env, "norm_obs", False):
             raise OptionError(
                 "The model's environment scales latents with VecNormalize, but a dataset holds them as they are: give it "
-                "norm_obs=False."
+                "norm_obs=False, and the policy vpt_gym.heads.ScaledLatents, which scales them inside the policy."
             )
         known.append(getattr(getattr(env, "encoder", None), "fingerprint", None))
         env = vars(env).get("venv")
