@@ -78,7 +78,12 @@ class EpisodeRecording(Recording):
 
     @contextmanager
     def _arrays(self) -> Iterator[Any]:
-        with failing_as(self.name, *DAMAGE), np.load(self.path, allow_pickle=False) as arrays:
+        # Opened here, because NumPy leaves the file open where the archive turns out to be damaged.
+        with (
+            failing_as(self.name, *DAMAGE),
+            self.path.open("rb") as file,
+            np.load(file, allow_pickle=False) as arrays,
+        ):
             yield arrays
 
     def _columns(self) -> tuple[dict[str, Array], Array]:
