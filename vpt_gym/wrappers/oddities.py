@@ -20,6 +20,9 @@ PLAIN: Final = 8
 GRAIN: Final = 8
 """Every so many pixels are enough to see whether a picture moves."""
 
+PICTURES: Final = 256
+"""So many different ones, and pictures do not come again by chance."""
+
 DARKEST: Final = 15
 """Ids of objects go no higher; a picture that somebody drew does."""
 
@@ -84,24 +87,42 @@ def _differ(left: npt.NDArray[np.uint8], right: npt.NDArray[np.uint8]) -> npt.ND
 
 
 class Overwritten:
-    """Notices last frames that are the next episode's opening frames to the bit, though the picture moves; warns once."""
+    """Notices last frames that are the next episode's opening frames to the bit, though the picture moves; warns once.
+
+    Where few pictures come again and again, two of them are the same by chance, and nothing is said.
+    """
 
     def __init__(self, owner: str) -> None:
         self._owner = owner
         self._said = False
         self._before: Any = None
         self._now: Any = None
+        self._openings: set[int] = set()
+        self._pictures: set[int] = set()
 
     def watch(self, frames_nhwc: Any) -> None:
         """Remembers a little of each step's frames, uint8 [N, size, size, 3], array or tensor."""
-        if not self._said:
-            coarse = frames_nhwc[:, ::GRAIN, ::GRAIN]
-            self._before, self._now = self._now, coarse.clone() if isinstance(coarse, Tensor) else coarse.copy()
+        if self._said:
+            return
+        coarse = frames_nhwc[:, ::GRAIN, ::GRAIN]
+        self._before, self._now = self._now, coarse.clone() if isinstance(coarse, Tensor) else coarse.copy()
+        if self._before is None or self._before.shape != self._now.shape:
+            self._before = None
+            return
+        for row, (before, now) in enumerate(zip(self._before, self._now, strict=True)):
+            # Opening frames may come again: they are no sign of few pictures.
+            if row not in self._openings and len(self._pictures) < PICTURES and bool((before != now).any()):
+                pixels = before.cpu().numpy() if isinstance(before, Tensor) else before
+                picture = hash((row, pixels.tobytes()))
+                self._said |= picture in self._pictures
+                self._pictures.add(picture)
+        self._openings.clear()
 
     def compare(self, last_nhwc: Any, opening_nhwc: Any, rows: npt.NDArray[np.int64]) -> None:
         """Looks at last and opening frames, resized, of these rows of the step that was watched last."""
         if self._said or self._before is None:
             return
+        self._openings.update(rows.tolist())
         for last, opening, row in zip(last_nhwc, opening_nhwc, rows.tolist(), strict=True):
             # Where the picture stands still anyway, its last frame may well be as its first.
             if bool((last == opening).all()) and bool((self._before[row] != self._now[row]).any()):

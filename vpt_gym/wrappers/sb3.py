@@ -180,4 +180,7 @@ def _constants(kind: type) -> Iterator[Any]:
     while codes:
         constants = codes.pop().co_consts
         codes += [constant for constant in constants if isinstance(constant, CodeType)]
-        yield from constants
+        # The keys of a dict that is written out are one constant, a tuple.
+        yield from (
+            part for constant in constants for part in (constant if isinstance(constant, tuple) else (constant,))
+        )
