@@ -57,7 +57,8 @@ def excerpt(film: Path, target: Path, frames: int) -> Path:
 
     with av.open(str(film)) as source, av.open(str(target), "w") as container:
         stream = source.streams.video[0]
-        copy: Any = container.add_stream(template=stream)
+        add: Any = getattr(container, "add_stream_from_template", container.add_stream)  # a name of PyAV 14 on
+        copy = add(template=stream)
         for packet in islice((each for each in source.demux(stream) if each.size), frames):
             packet.stream = copy
             container.mux(packet)

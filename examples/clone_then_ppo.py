@@ -61,7 +61,7 @@ class Recorder(gym.Wrapper[Any, Any, Any, Any]):
         return observation, reward, terminated, truncated, info
 
 
-def main() -> None:
+def main() -> None:  # noqa: PLR0915 - a story told from its start to its end
     parser = argparse.ArgumentParser(description="Clone a trained agent in ViZDoom, and go on from the clone with PPO.")
     parser.add_argument("--encoder", default="random:tiny", help="source of the weights (random:tiny is untrained)")
     parser.add_argument("--expert-steps", type=int, default=48_000, help="of the demonstrator's training")

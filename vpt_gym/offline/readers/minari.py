@@ -39,7 +39,8 @@ def minari_in(path: Path) -> list[MinariRecording]:
     storages: Any = import_extra("minari.dataset.minari_storage", "offline", "Reading a Minari dataset")
     with failing_as(str(path), *DAMAGE):
         storage = storages.MinariStorage.read(folder)
-        count = int(storage.metadata["total_episodes"])
+        metadata = storage.metadata
+        count = int(metadata["total_episodes"])
     try:
         source = find_frames(storage.observation_space, owner=str(path))
     except ObservationError as error:
@@ -51,7 +52,9 @@ def minari_in(path: Path) -> list[MinariRecording]:
             f"{path} has actions in {storage.action_space}, which Stable-Baselines3 cannot act in: flatten them."
         )
     kind = _HDF5 if storage.FORMAT == "hdf5" else _Arrow
-    jpeg = storage.jpeg_encoding and storages.is_image_space(_image_space(storage.observation_space, source))
+    # Before 0.5.4 Minari wrote every image as JPEG, and did not say so.
+    image = storages.is_image_space(_image_space(storage.observation_space, source))
+    jpeg = bool(metadata.get("jpeg_encoding", True) and image)
     return [kind(folder, path.name, number, source, storage, jpeg) for number in range(count)]
 
 
