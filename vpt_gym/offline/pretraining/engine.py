@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import importlib.util
+from typing import Any
 
 from vpt_gym.extras import import_extra, let_torchvision_import
 
-__all__ = ["lightning"]
+__all__ = ["import_lightning"]
 
-# Lightning imports torchmetrics, and that imports torchvision where it finds one.
-if importlib.util.find_spec("torchvision") is not None:
-    let_torchvision_import("Lightning")
-import_extra("lightning", "pretrain", "Pre-training")
 
-import lightning  # noqa: E402
+def import_lightning() -> Any:
+    """The package.
+
+    Raises:
+        VPTGymError: it is not installed.
+    """
+    # Lightning imports torchmetrics, and that imports torchvision where it finds one.
+    if importlib.util.find_spec("torchvision") is not None:
+        let_torchvision_import("Lightning")
+    return import_extra("lightning", "pretrain", "Pre-training")

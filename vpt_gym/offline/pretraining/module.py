@@ -4,22 +4,29 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
 from vpt_gym.errors import VPTGymError
 from vpt_gym.nn import Memory
-from vpt_gym.offline.pretraining.engine import lightning
+from vpt_gym.offline.pretraining.engine import import_lightning
 from vpt_gym.offline.pretraining.objectives import Objective
 from vpt_gym.offline.pretraining.pieces import Pieces
 from vpt_gym.offline.pretraining.policy import TrunkPolicy
 
-__all__ = ["Pretraining"]
+__all__ = ["Pretraining", "lightning_module"]
 
 
-class Pretraining(lightning.LightningModule):
+if TYPE_CHECKING:
+    from lightning import LightningModule
+else:
+    # Without the extra this file can be imported all the same; `lightning_module` brings the base.
+    LightningModule = object
+
+
+class Pretraining(LightningModule):
     """Trains a policy by objectives on pieces whose rows go on from batch to batch."""
 
     def __init__(
@@ -127,3 +134,16 @@ class Pretraining(lightning.LightningModule):
         """Puts the memory back."""
         if checkpoint["vpt_gym_memory"] is not None:
             self._memory["training"] = Memory(**checkpoint["vpt_gym_memory"])
+
+
+def lightning_module(*arguments: Any, **options: Any) -> Pretraining:
+    """A `Pretraining`, made of the same arguments, that Lightning can train.
+
+    Raises:
+        VPTGymError: Lightning is not installed.
+    """
+
+    class Module(Pretraining, import_lightning().LightningModule):  # type: ignore[misc]
+        pass
+
+    return Module(*arguments, **options)

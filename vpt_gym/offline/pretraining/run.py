@@ -15,8 +15,8 @@ from vpt_gym.encoders.loading import load_network
 from vpt_gym.errors import RecordingError, VPTGymError
 from vpt_gym.offline.pretraining.card import write_card, write_curves
 from vpt_gym.offline.pretraining.config import PretrainingConfig
-from vpt_gym.offline.pretraining.engine import lightning
-from vpt_gym.offline.pretraining.module import Pretraining
+from vpt_gym.offline.pretraining.engine import import_lightning
+from vpt_gym.offline.pretraining.module import Pretraining, lightning_module
 from vpt_gym.offline.pretraining.objectives import Objective, make_objectives
 from vpt_gym.offline.pretraining.parts import choose_parts
 from vpt_gym.offline.pretraining.pieces import Loader, Pieces, split
@@ -55,7 +55,7 @@ def pretrain(config: PretrainingConfig, objectives: Mapping[str, Objective] | No
     groups = [_recordings(name) for name in config.datasets]
     parts = _common_parts(groups)
     going_on = _claim(config)
-    lightning.seed_everything(config.seed, verbose=False)
+    import_lightning().seed_everything(config.seed, verbose=False)
     net = load_network(config.source, trainable=True, device="cpu")
     policy = TrunkPolicy(net, parts, _heads(config.source, net.config.hidden_size))
     adapter = choose_parts(policy, config.train)
@@ -76,7 +76,7 @@ def pretrain(config: PretrainingConfig, objectives: Mapping[str, Objective] | No
         if recordings
     }
     made = make_objectives(config.objective, policy, pieces["training"][0])
-    module = Pretraining(
+    module = lightning_module(
         policy,
         {**made, **(objectives or {})},
         pieces,
@@ -94,11 +94,12 @@ def pretrain(config: PretrainingConfig, objectives: Mapping[str, Objective] | No
 
 
 def _fit(config: PretrainingConfig, module: Pretraining, pieces: Mapping[str, Pieces], going_on: Path | None) -> None:
+    lightning = import_lightning()
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     checkpoints = config.out / "checkpoints"
     watched = "val/loss" if "validation" in pieces else "train/loss"
     callbacks, loggers = lightning.pytorch.callbacks, lightning.pytorch.loggers
-    called: list[lightning.Callback] = [
+    called = [
         callbacks.ModelCheckpoint(checkpoints, "best", monitor=watched, enable_version_counter=False),
         callbacks.ModelCheckpoint(
             checkpoints, "last", every_n_train_steps=config.validate_every, enable_version_counter=False
