@@ -48,8 +48,10 @@ class PreparedVecEnv(VecEnv):
         done = np.zeros(self.num_envs, np.bool_)
         if self._episode is not None:
             done = (self._steps + self._offset) % self._episode == 0
+            if done.any():
+                last, frames = frames, self._frames()
             for row in np.flatnonzero(done):
-                infos[row] = {"terminal_observation": frames[row], "TimeLimit.truncated": False}
+                infos[row] = {"terminal_observation": last[row], "TimeLimit.truncated": False}
         return frames, np.zeros(self.num_envs, np.float32), done, infos
 
     def close(self) -> None:

@@ -254,7 +254,7 @@ def test_a_pickle_that_could_run_code_is_refused(trajectories: Path) -> None:
 
 SPACES = {
     "image": gym.spaces.Box(0, 255, (40, 48, 3), np.uint8),
-    "small": gym.spaces.Box(0, 255, (8, 12, 3), np.uint8),
+    "small": gym.spaces.Box(0, 255, (16, 24, 3), np.uint8),
     "channels first": gym.spaces.Box(0, 255, (3, 40, 48), np.uint8),
     "grey": gym.spaces.Box(0, 255, (40, 48), np.uint8),
 }
