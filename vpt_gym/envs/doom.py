@@ -26,6 +26,12 @@ MAP: Final = (12, 16)
 
 _ITEMS: Final = ("Health", "Armor", "Ammo", "Weapon", "Powerup", "Key")
 _NOT_MISSILES: Final = ("BulletPuff", "Rocket", "RocketSmokeTrail", "PlasmaBall")
+_ROCKETS: Final = 5
+"""The rocket launcher among the weapons."""
+_ROCKET_SPEED: Final = 20.0
+"""Map units in a tic, of which a second has 35."""
+_TRIGGER: Final = 10.0
+"""Tics between pulling the trigger and the rocket's start."""
 _NEAR: Final = 12
 """Depth, of 255, at which a wall straight ahead is turned away from: some 60 map units."""
 
@@ -81,6 +87,7 @@ class Player:
         self._side = "LEFT"
         self._turning = 0
         self._places: list[tuple[float, float]] = []
+        self._seen: dict[int, tuple[int, NDArray[np.float64]]] = {}
 
     def __call__(self, env: gym.Env[Any, Any], observation: object) -> Any:
         """The action to take now.
@@ -92,7 +99,7 @@ class Player:
         base = _doom(env)
         game = base.game
         if game.get_episode_time() <= self._time:
-            self._turning, self._places = 0, []
+            self._turning, self._places, self._seen = 0, [], {}
             self._side = "LEFT" if self._random.random() < 0.5 else "RIGHT"
         self._time = game.get_episode_time()
         names = [button.name for button in game.get_available_buttons()]
@@ -103,20 +110,13 @@ class Player:
         """Buttons to press, the most important first."""
         width = base.state.screen_buffer.shape[1]
         labels = [label for label in base.state.labels if label.width * label.height > 1]
-        missiles = [
-            label
-            for label in labels
-            if label.object_category == "Explosive" and label.object_name not in _NOT_MISSILES and label.height >= 3
-        ]
-        dodge: list[str] = []
-        if missiles and "MOVE_LEFT" in names:
-            offset = _offset(max(missiles, key=lambda label: label.height), width)
-            if abs(offset) < 0.5:
-                dodge = ["MOVE_LEFT" if offset >= 0 else "MOVE_RIGHT"]
+        dodge = self._dodge(labels, width) if "MOVE_LEFT" in names else []
         monsters = [label for label in labels if label.object_category == "Monster"]
         if monsters and "ATTACK" in names:
-            return self._shoot(max(monsters, key=lambda label: label.height), width, names, dodge)
-        items = [label for label in labels if label.object_category in _ITEMS and label.object_name != "Poison"]
+            best = max(monsters, key=lambda label: label.height * (1 - 0.15 * abs(_offset(label, width))))
+            # With something to fetch behind the monsters, standing still is no way to live.
+            return self._shoot(base, best, width, names, dodge, any(map(_is_item, labels)))
+        items = [label for label in labels if _is_item(label)]
         if dodge or "MOVE_FORWARD" not in names:
             return dodge or [f"TURN_{self._side}"]
         # What is straight ahead and close beats what is large: turning takes time.
@@ -125,11 +125,33 @@ class Player:
             return [*self._unstuck(base), *_turn(_offset(best, width), 0.15), "MOVE_FORWARD"]
         return self._explore(base, names)
 
-    def _shoot(self, label: Any, width: int, names: Sequence[str], dodge: list[str]) -> list[str]:
-        offset = _offset(label, width)
-        tolerance = max(label.width / width, 0.04)
+    @staticmethod
+    def _dodge(labels: Sequence[Any], width: int) -> list[str]:
+        """Away from the nearest missile, unless it passes by anyway."""
+        missiles = [
+            label
+            for label in labels
+            if label.object_category == "Explosive" and label.object_name not in _NOT_MISSILES and label.height >= 3
+        ]
+        if not missiles:
+            return []
+        offset = _offset(max(missiles, key=lambda label: label.height), width)
+        return [] if abs(offset) >= 0.5 else ["MOVE_LEFT" if offset >= 0 else "MOVE_RIGHT"]
+
+    def _shoot(
+        self, base: Any, label: Any, width: int, names: Sequence[str], dodge: list[str], beyond: bool
+    ) -> list[str]:
+        offset, tolerance = _offset(label, width), max(label.width / width, 0.04)
+        if self._variable(base, "SELECTED_WEAPON") == _ROCKETS:
+            offset, tolerance = self._lead(base, label), 0.03
+            # A turn is coarser than this: near enough, the target's own way brings it before the muzzle.
+            if tolerance < abs(offset) < 0.12:
+                return []
+        elif "MOVE_LEFT" not in names:
+            # The smallest turn is larger than this: who aims better misses on the other side.
+            tolerance = max(tolerance, 0.08)
         if abs(offset) <= tolerance:
-            return ["ATTACK", *dodge]
+            return ["ATTACK", *(dodge or (["MOVE_FORWARD"] if beyond else []))]
         side = "RIGHT" if offset > 0 else "LEFT"
         # A step to the side moves the aim by less than the smallest turn does.
         fine = abs(offset) < 0.25 or f"TURN_{side}" not in names
@@ -137,13 +159,27 @@ class Player:
             return [f"MOVE_{side}"]
         return [f"TURN_{side}", *dodge]
 
+    def _lead(self, base: Any, label: Any) -> float:
+        """Where on the screen a rocket must be aimed to meet the target: -1 at the left edge, 1 at the right one."""
+        here = np.array([self._variable(base, "POSITION_X"), self._variable(base, "POSITION_Y")])
+        there = np.array([label.object_position_x, label.object_position_y])
+        # Monsters are moved without a velocity, so it is what they have moved by since they were seen last.
+        time, before = self._seen.get(label.object_id, (self._time, there))
+        self._seen[label.object_id] = (self._time, there)
+        speed = (there - before) / max(1, self._time - time)
+        meets = there + speed * (np.linalg.norm(there - here) / _ROCKET_SPEED + _TRIGGER)
+        angle = np.arctan2(*(meets - here)[::-1]) - np.radians(self._variable(base, "ANGLE"))
+        return float(-np.tan(np.clip((angle + np.pi) % (2 * np.pi) - np.pi, -1.4, 1.4)))
+
+    @staticmethod
+    def _variable(base: Any, name: str) -> float:
+        vizdoom = import_extra("vizdoom", "vizdoom", "A scripted player for Doom")
+        return float(base.game.get_game_variable(getattr(vizdoom.GameVariable, name)))
+
     def _unstuck(self, base: Any) -> list[str]:
         """Notes where the player is; a turn is begun when it has hardly moved for a while."""
-        vizdoom = import_extra("vizdoom", "vizdoom", "A scripted player for Doom")
-        place = tuple(
-            base.game.get_game_variable(getattr(vizdoom.GameVariable, name)) for name in ("POSITION_X", "POSITION_Y")
-        )
-        self._places = [*self._places[-7:], (place[0], place[1])]
+        place = (self._variable(base, "POSITION_X"), self._variable(base, "POSITION_Y"))
+        self._places = [*self._places[-7:], place]
         if len(self._places) == 8 and max(np.ptp(np.array(self._places), axis=0)) < 8:
             self._turning, self._places = int(self._random.integers(4, 10)), []
         return []
@@ -227,7 +263,11 @@ def _kind(label: Any) -> int:
         return 0
     if category == "Monster":
         return 1
-    return 2 if category in _ITEMS and label.object_name != "Poison" else 3
+    return 2 if _is_item(label) else 3
+
+
+def _is_item(label: Any) -> bool:
+    return label.object_category in _ITEMS and label.object_name != "Poison"
 
 
 def _cells(pixels: NDArray[Any]) -> NDArray[np.uint8]:
