@@ -122,7 +122,8 @@ class Player:
         # What is straight ahead and close beats what is large: turning takes time.
         if items and self._turning == 0:
             best = max(items, key=lambda label: label.height + label.width - 20 * abs(_offset(label, width)))
-            return [*self._unstuck(base), *_turn(_offset(best, width), 0.15), "MOVE_FORWARD"]
+            self._unstuck(base)
+            return [*_turn(_offset(best, width), 0.15), "MOVE_FORWARD"]
         return self._explore(base, names)
 
     @staticmethod
@@ -176,13 +177,12 @@ class Player:
         vizdoom = import_extra("vizdoom", "vizdoom", "A scripted player for Doom")
         return float(base.game.get_game_variable(getattr(vizdoom.GameVariable, name)))
 
-    def _unstuck(self, base: Any) -> list[str]:
+    def _unstuck(self, base: Any) -> None:
         """Notes where the player is; a turn is begun when it has hardly moved for a while."""
         place = (self._variable(base, "POSITION_X"), self._variable(base, "POSITION_Y"))
         self._places = [*self._places[-7:], place]
         if len(self._places) == 8 and max(np.ptp(np.array(self._places), axis=0)) < 8:
             self._turning, self._places = int(self._random.integers(4, 10)), []
-        return []
 
     def _explore(self, base: Any, names: Sequence[str]) -> list[str]:
         self._unstuck(base)

@@ -234,7 +234,8 @@ class Loader:
     """Batches from number `start` on, made in a worker while the network computes; Lightning keeps its place."""
 
     def __init__(self, pieces: Pieces, workers: int) -> None:
-        self.pieces, self._workers, self._next = pieces, workers, 0
+        self.pieces, self._workers = pieces, workers
+        self._next = self._done = 0
 
     def __len__(self) -> int:
         return self.pieces.batches
@@ -256,8 +257,8 @@ class Loader:
 
     def state_dict(self) -> dict[str, int]:
         """How many batches have been handed out."""
-        return {"next": getattr(self, "_done", self._next)}
+        return {"next": self._done}
 
     def load_state_dict(self, state: Mapping[str, int]) -> None:
         """The next iteration begins there."""
-        self._next = int(state["next"]) % self.pieces.batches
+        self._next = self._done = int(state["next"]) % self.pieces.batches
