@@ -4,6 +4,9 @@ PYTHON ?= python3
 VENV ?= .venv
 PINS ?= requirements/tested.txt
 ARGS ?=
+# Tests side by side, each in one thread; a process takes up to 3 GB. JOBS=0 runs them one after another.
+JOBS ?= 2
+PYTEST = -m pytest -n $(JOBS) --dist loadscope
 
 # What `make demo` trains, and where it writes. `make demo DEMO="..."` trains something else.
 DEMO ?= VizdoomBasic-v1 --encoder random:tiny --env-arg frame_skip=4 --n-envs 8 --steps 24000
@@ -35,19 +38,19 @@ demo: $(VENV)/.demo  ## train PPO on VPT latents in ViZDoom: about 4 minutes on 
 	@$(BIN)/vpt-gym train $(DEMO) --run $(RUN) $(ARGS)
 
 test: $(VENV)/.full  ## run every test, MineStudio's parity included (ARGS go to pytest)
-	@VPT_GYM_REQUIRE_MINESTUDIO=1 VPT_GYM_REQUIRE_TRITON=$(if $(filter Linux,$(shell uname -s)),1) $(BIN)/python -m pytest $(ARGS)
+	@VPT_GYM_REQUIRE_MINESTUDIO=1 VPT_GYM_REQUIRE_TRITON=$(if $(filter Linux,$(shell uname -s)),1) $(BIN)/python $(PYTEST) $(ARGS)
 
 # What hides AVX-512 and AMX from torch, oneDNN and MKL, as if the CPU had AVX2 alone.
 test-avx2: $(VENV)/.full  ## run the network's tests as a CPU without AVX-512 would
 	@ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2 MKL_ENABLE_INSTRUCTIONS=AVX2 VPT_GYM_EXPECT_AVX2=1 \
-		$(BIN)/python -m pytest tests/nn $(ARGS)
+		$(BIN)/python $(PYTEST) tests/nn $(ARGS)
 
 quick: $(VENV)/.full  ## the tests of one's daily work, in under two minutes (ARGS go to pytest)
-	@$(BIN)/python -m pytest -q $(QUICK) $(ARGS)
+	@$(BIN)/python $(PYTEST) -q $(QUICK) $(ARGS)
 
 test-oldest:  ## the same on the oldest supported releases, without MineStudio: PYTHON=python3.10
 	@$(MAKE) --no-print-directory VENV=.venv-oldest PINS=requirements/oldest.txt .venv-oldest/.oldest
-	@.venv-oldest/bin/python -m pytest $(ARGS)
+	@.venv-oldest/bin/python $(PYTEST) $(ARGS)
 
 env: $(VENV)/.full  ## make the full environment and stop there
 	@echo "$(VENV) is ready"

@@ -23,10 +23,11 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     """Fixes the threads, and lets `@pytest.mark.minestudio` skip, or fail where MineStudio is promised, before fixtures.
 
     The count is the same on every machine, so that sums are taken in the same order. One thread, because small networks
-    are quickest so and tests that share a machine stay out of each other's way; two where VPT runs at full size.
+    are quickest so and tests that share a machine stay out of each other's way; two where VPT runs at full size, unless
+    pytest-xdist has another test running beside.
     """
     compares = item.get_closest_marker("minestudio") is not None
-    torch.set_num_threads(2 if compares else 1)
+    torch.set_num_threads(2 if compares and "PYTEST_XDIST_WORKER" not in os.environ else 1)
     if compares:
         require_minestudio()
 
