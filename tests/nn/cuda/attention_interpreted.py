@@ -17,7 +17,7 @@ from vpt_gym.nn.cuda import attend_single
 from vpt_gym.nn.state import Window
 
 ROWS = 3
-# Neither the ring nor a head has a power of two: 13 slots go round 23 times in 300 steps.
+# Neither the ring nor a head has a power of two: 13 slots go round seven times in 100 steps.
 CONFIG = VPTConfig(hidden_size=24, heads=2, impala_width=1, dense_size=8, blocks=1, memory=13)
 
 
@@ -56,20 +56,20 @@ class Stepper:
 
 
 @pytest.mark.parametrize("fused", [True, False], ids=["one projection", "four projections"])
-def test_three_hundred_steps(fused: bool) -> None:
+def test_a_hundred_steps(fused: bool) -> None:
     """Random subsets of the rows in random orders, or all without naming them, with resets."""
     layer = attention_of(CONFIG, torch.float32, fused=fused)
     plain = Stepper(layer, memory_of(CONFIG, torch.float32), attention.attend_single)
     kernel = Stepper(layer, memory_of(CONFIG, torch.float32), attend_single)
     generator = torch.Generator().manual_seed(0)
-    for step in range(300 if fused else 30):
+    for step in range(100 if fused else 30):
         rows_b = None
         if step % 3:
             count = int(torch.randint(1, ROWS + 1, (), generator=generator))
             rows_b = torch.randperm(ROWS, generator=generator)[:count]
         count = ROWS if rows_b is None else len(rows_b)
         x_bc = 2 * torch.randn((count, CONFIG.hidden_size), generator=generator)
-        first_b = torch.rand(count, generator=generator) < 0.03
+        first_b = torch.rand(count, generator=generator) < 0.05
         wanted = plain(x_bc, first_b, rows_b)
         torch.testing.assert_close(kernel(x_bc, first_b, rows_b), wanted, rtol=0, atol=1e-5)
         # Keys and values come from the same matrix product: the rings agree to the bit, and so in every other row.
