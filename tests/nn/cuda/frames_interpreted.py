@@ -30,7 +30,9 @@ def frames(count: int) -> torch.Tensor:
 
 def net_in(dtype: torch.dtype) -> VPTNet:
     """A network none of whose parameters, norms and the first bias included, is at its default."""
-    return VPTNet.from_tensors(CONFIG, {name: value.to(dtype) for name, value in random_net(CONFIG).state_dict().items()})
+    return VPTNet.from_tensors(
+        CONFIG, {name: value.to(dtype) for name, value in random_net(CONFIG).state_dict().items()}
+    )
 
 
 def test_float32() -> None:
