@@ -114,9 +114,8 @@ class ComparisonConfig:
         """
         shared = dict(self.training)
         env_id, env_kwargs = environment_of(env)
-        changes = training_of(encoder)
         shared["env_kwargs"] = {**shared.get("env_kwargs", {}), **env_kwargs}
-        shared["encoder_options"] = {**shared.get("encoder_options", {}), **changes.pop("encoder_options", {})}
+        changes = training_of(encoder, shared.pop("encoder_options", {}))
         training = TrainingConfig(env_id=env_id, seed=seed, video="none", **{**shared, **changes})
         return Cell(env, encoder, seed, training, self.out / "cells" / slug(env) / slug(encoder) / f"seed-{seed}")
 

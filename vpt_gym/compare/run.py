@@ -170,7 +170,7 @@ class _Work:
             self.took[cell] = process.running.seconds
             evaluation = RunFolder(cell.folder).read_config()["evaluation"]
             self.reporter.ended(cell, float(evaluation["mean"]), process.running.seconds, self.standing())
-        elif not (self.stop.requested and process.code == 130):
+        elif process.ending is None:
             self.outcome.failed[cell] = process.reason()
             self.reporter.failed(cell, self.outcome.failed[cell], self.standing())
 
