@@ -19,8 +19,8 @@ __all__ = ["add_parser"]
 DESCRIPTION = """\
 Train a matrix: every environment with every encoder, over seeds, each an
 ordinary run folder, in processes side by side. Then report: interquartile
-means with bootstrap intervals, probabilities of improvement, curves, in
-Markdown, JSON and pictures. The same command goes on where it was stopped or
+means with bootstrap intervals, probabilities of improvement, curves, what
+a linear probe reads out of the latents, as a page, Markdown and JSON. The same command goes on where it was stopped or
 killed, and more environments, encoders or seeds may be added later."""
 
 EXAMPLES = """\
@@ -72,13 +72,13 @@ def run(arguments: argparse.Namespace) -> int:
 
     with _Terminal(config) as reporter:
         result = compare(config, reporter)
-    say(result.markdown)
+    say(result.text)
     for cell, error in result.failed.items():
         print(f"vpt-gym: failed: {cell.words}: {' '.join(error.split())}", file=sys.stderr)
     if result.stopped:
         say(f"vpt-gym: stopped; the same command goes on where {config.out} stands.")
         return 130
-    say(f"Everything is in {config.out}.")
+    say(f"Everything is in {config.out}; open {config.out / 'report.html'}.")
     return 1 if result.failed else 0
 
 
@@ -106,6 +106,10 @@ class _Terminal(ComparisonReporter):
     def checking(self, what: str) -> None:
         """A line."""
         self.line(f"  checking {what}")
+
+    def probing(self, env: str, what: str) -> None:
+        """A line."""
+        self.line(f"  probing {env}: {what}")
 
     def ended(self, cell: Cell, score: float, seconds: float, standing: Standing) -> None:
         """A line."""

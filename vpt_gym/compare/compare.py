@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -10,8 +11,9 @@ from matplotlib.figure import Figure
 
 from vpt_gym.compare import figures
 from vpt_gym.compare.config import Cell, ComparisonConfig, slug
-from vpt_gym.compare.markdown import markdown_of
+from vpt_gym.compare.diagnosis import diagnose
 from vpt_gym.compare.progress import ComparisonReporter
+from vpt_gym.compare.report import html_of, markdown_of, parts_of
 from vpt_gym.compare.results import Result, results_of
 from vpt_gym.compare.run import train_matrix
 from vpt_gym.compare.summary import summary_of
@@ -27,19 +29,19 @@ class Comparison:
 
     Attributes:
         summary: the numbers, as in report.json.
-        markdown: the tables, as in report.md.
+        text: the tables, as in report.md, without links to pictures.
         failed: cells that broke in this call, and why.
         stopped: Ctrl-C or SIGTERM ended it early; the same call goes on from there.
     """
 
     summary: dict[str, Any]
-    markdown: str
+    text: str
     failed: dict[Cell, str]
     stopped: bool
 
 
 def compare(config: ComparisonConfig, reporter: ComparisonReporter | None = None) -> Comparison:
-    """Trains what is not trained yet of a matrix, and writes report.json, report.md and the pictures into its folder.
+    """Trains what is not trained yet of a matrix, and reports: report.html, report.md, report.json and pictures in its folder.
 
     Args:
         config: the matrix.
@@ -48,24 +50,37 @@ def compare(config: ComparisonConfig, reporter: ComparisonReporter | None = None
     Raises:
         OptionError: the folder holds something else or another matrix, or an option cannot be had; nothing is trained then.
         VPTGymError: an environment or an encoder cannot be had, or a finished run is damaged.
+        KeyboardInterrupt: Ctrl-C after the trainings; the report is written, but for what was under way.
     """
     import_extra("scipy.stats", "compare", "vpt-gym compare")
-    trained = train_matrix(config, reporter or ComparisonReporter())
+    reporter = reporter or ComparisonReporter()
+    trained = train_matrix(config, reporter)
     results = results_of(config.cells())
     summary = {**summary_of(config, results), "failed": {cell.words: why for cell, why in trained.failed.items()}}
-    markdown = markdown_of(summary)
-    _write(config, results, summary, markdown)
-    return Comparison(summary, markdown, trained.failed, trained.stopped)
+    _write(config, results, summary)
+    if config.diagnose and not trained.stopped:
+        for env, of_env in summary["environments"].items():
+            of_env["diagnosis"] = diagnose(config, env, results, of_env, reporter)
+        _write(config, results, summary)
+    return Comparison(summary, markdown_of(parts_of(summary), pictures=False), trained.failed, trained.stopped)
 
 
-def _write(config: ComparisonConfig, results: Sequence[Result], summary: Mapping[str, Any], markdown: str) -> None:
-    write_json(config.out / "report.json", dict(summary))
-    write_atomically(config.out / "report.md", lambda path: path.write_text(markdown, encoding="utf-8"))
-    for name, figure in pictures(config, results, summary).items():
-        write_atomically(config.out / f"{name}.png", figure.savefig)
+def _write(config: ComparisonConfig, results: Sequence[Result], summary: Mapping[str, Any]) -> None:
+    out, parts = config.out, parts_of(summary)
+    pictures = {name: _png(figure) for name, figure in _figures(config, results, summary).items()}
+    for name, data in pictures.items():
+        write_atomically(out / f"{name}.png", lambda path, data=data: path.write_bytes(data))  # type: ignore[misc]
+    markdown, page = markdown_of(parts), html_of(_title(config), parts, pictures)
+    write_json(out / "report.json", dict(summary))
+    write_atomically(out / "report.md", lambda path: path.write_text(markdown, encoding="utf-8"))
+    write_atomically(out / "report.html", lambda path: path.write_text(page, encoding="utf-8"))
 
 
-def pictures(config: ComparisonConfig, results: Sequence[Result], summary: Mapping[str, Any]) -> dict[str, Figure]:
+def _title(config: ComparisonConfig) -> str:
+    return f"{len(config.encoders)} encoders in {len(config.envs)} environments, {config.seeds} seeds"
+
+
+def _figures(config: ComparisonConfig, results: Sequence[Result], summary: Mapping[str, Any]) -> dict[str, Figure]:
     """Every picture of the report, by its file's name."""
     drawn = {}
     for env, of_env in summary["environments"].items():
@@ -73,9 +88,17 @@ def pictures(config: ComparisonConfig, results: Sequence[Result], summary: Mappi
         drawn[f"curves-{slug(env)}"] = figures.curves(env, config.encoders, here)
         estimates = {encoder: values["iqm"] for encoder, values in of_env["encoders"].items()}
         drawn[f"scores-{slug(env)}"] = figures.intervals(
-            env, estimates, of_env["random"], "IQM of returns after training"
+            env, config.encoders, estimates, of_env["random"], "IQM of returns after training"
         )
     if summary["overall"]["encoders"]:
         words = "IQM of scaled returns (0 random policy, 1 best encoder's mean)"
-        drawn["scores"] = figures.intervals("all environments", summary["overall"]["encoders"], 0.0, words)
+        drawn["scores"] = figures.intervals(
+            "all environments", config.encoders, summary["overall"]["encoders"], 0.0, words
+        )
     return drawn
+
+
+def _png(figure: Figure) -> bytes:
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png")
+    return buffer.getvalue()

@@ -75,6 +75,9 @@ class ComparisonConfig:
     out: Annotated[Path, _matrix("the folder of the matrix: new, or one to go on with")]
     seeds: Annotated[int, _matrix("trainings of each pair, with seeds from 0 on", COUNT)] = 5
     jobs: Annotated[int, _matrix("trainings at a time, which share the processor's cores", COUNT)] = 1
+    diagnose: Annotated[
+        bool, _matrix("after the trainings, probe what each encoder's latents tell of the return to come")
+    ] = True
     training: Annotated[dict[str, Any], _matrix("options of TrainingConfig that every run has alike", flag="")] = field(
         default_factory=dict
     )

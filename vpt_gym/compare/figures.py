@@ -49,26 +49,29 @@ def curves(env: str, encoders: Sequence[str], results: Sequence[Result]) -> Figu
     return figure
 
 
-def intervals(title: str, estimates: Mapping[str, Mapping[str, Any]], reference: float | None, what: str) -> Figure:
+def intervals(
+    title: str, encoders: Sequence[str], estimates: Mapping[str, Mapping[str, Any]], reference: float, what: str
+) -> Figure:
     """Interquartile means with their 95% intervals, an encoder a line.
 
     Args:
         title: of the picture.
+        encoders: in the order of their colours.
         estimates: by encoder.
         reference: where the random policy stands.
         what: the axis.
     """
     figure = Figure(figsize=(8.0, 1.6 + 0.42 * len(estimates)), dpi=120, layout="constrained")
     axes = figure.add_subplot()
-    for number, (encoder, estimate) in enumerate(estimates.items()):
+    for encoder, estimate in estimates.items():
+        number = encoders.index(encoder)
         if estimate["low"] is not None:
             axes.plot(
                 [estimate["low"], estimate["high"]], [encoder] * 2, color=_colour(number), linewidth=8, alpha=0.35
             )
         axes.plot([estimate["value"]], [encoder], "o", color=_colour(number))
-    if reference is not None:
-        axes.axvline(reference, color="#777777", linestyle="--", linewidth=1.4, label="random policy")
-        axes.legend(fontsize=8, frameon=False)
+    axes.axvline(reference, color="#777777", linestyle="--", linewidth=1.4, label="random policy")
+    axes.legend(fontsize=8, frameon=False)
     axes.invert_yaxis()
     axes.margins(y=0.25)
     axes.set_title(title, fontsize=11)

@@ -58,6 +58,9 @@ class ComparisonReporter:
     def checking(self, what: str) -> None:
         """An environment or an encoder is opened, to see that all can be had before the first training."""
 
+    def probing(self, env: str, what: str) -> None:
+        """After the trainings: the latents of an encoder are probed, or the best run's policy plays for it."""
+
     def standing(self, standing: Standing) -> None:
         """Called about once a second, and at the end."""
 

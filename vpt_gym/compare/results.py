@@ -39,6 +39,12 @@ class Curve:
     seconds: Array
     returns: Array
 
+    def reaches(self, goal: float) -> tuple[float, float] | None:
+        """Steps and seconds at which the return first is at the goal; in the first tenth, a mean of few episodes, never."""
+        settled = self.steps >= WINDOW * self.steps[-1]
+        there = np.flatnonzero(settled & (self.returns >= goal))
+        return (float(self.steps[there[0]]), float(self.seconds[there[0]])) if len(there) else None
+
 
 @dataclass(frozen=True)
 class Result:

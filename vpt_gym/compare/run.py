@@ -19,7 +19,9 @@ from vpt_gym.compare.progress import ComparisonReporter, Running, Standing, seco
 from vpt_gym.encoders import load_encoder
 from vpt_gym.errors import OptionError, VPTGymError
 from vpt_gym.running.files import claimed, is_claimed, write_json
+from vpt_gym.running.options import options_of
 from vpt_gym.running.stopping import StopSignal
+from vpt_gym.training.config import TrainingConfig
 from vpt_gym.training.environments import check_env
 from vpt_gym.training.folder import RunFolder
 
@@ -74,8 +76,11 @@ def finished_seconds(cell: Cell) -> float | None:
         return None
     recorded = folder.read_config()
     wanted = cell.training.to_dict()
-    if recorded["training"] != wanted:
-        what = "; ".join(differences(recorded["training"], wanted, list(wanted)))
+    # An option that the run did not know yet had what is its default now.
+    defaults = {declared.name: declared.default for declared in options_of(TrainingConfig)}
+    trained = {**defaults, **recorded["training"]}
+    if trained != {**defaults, **wanted}:
+        what = "; ".join(differences(trained, wanted, sorted({*trained, *wanted})))
         raise OptionError(
             f"{cell.folder} was trained otherwise ({what}); name another --out, or give the options of that matrix."
         )

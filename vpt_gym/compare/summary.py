@@ -51,7 +51,27 @@ def _environment(config: ComparisonConfig, results: list[Result]) -> dict[str, A
                     for r in runs
                 ],
             }
-    return {"random": _random(results), "encoders": encoders}
+    random = _random(results)
+    return {"random": random, "encoders": encoders, "threshold": _threshold(encoders, random, results)}
+
+
+def _threshold(encoders: dict[str, Any], random: float, results: Sequence[Result]) -> dict[str, Any] | None:
+    """Half-way from the random policy to the best encoder, and when runs get there; None where no encoder is better."""
+    best = max((values["iqm"]["value"] for values in encoders.values()), default=random)
+    if not best > random:
+        return None
+    goal = random + (best - random) / 2
+    found = {}
+    for encoder in encoders:
+        runs = [r.curve for r in results if r.cell.encoder == encoder]
+        there = [at for at in (curve.reaches(goal) for curve in runs) if at is not None]
+        found[encoder] = {
+            "runs": len(runs),
+            "reached": len(there),
+            "steps": float(np.median([steps for steps, _ in there])) if there else None,
+            "minutes": float(np.median([seconds for _, seconds in there])) / 60 if there else None,
+        }
+    return {"return": goal, "encoders": found}
 
 
 def _overall(config: ComparisonConfig, results: Sequence[Result]) -> dict[str, Any]:

@@ -111,7 +111,7 @@ def check_algorithm(
     if _has_own_heads(config):
         return  # which say themselves what they fit, once they are loaded
     space: spaces.Space[Any] = latent_box(2)
-    entries = {}
+    entries: dict[str, spaces.Space[Any]] = {}
     if config.pixels != "none":
         entries[IMAGE] = frame_space(FRAME_SIZE)
     if config.keep:

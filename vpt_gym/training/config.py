@@ -146,7 +146,8 @@ class TrainingConfig:
         str,
         _learning(
             "a network that is trained with the head on the frame of the moment, beside the latent: cnn is "
-            "Stable-Baselines3's, impala VPT's convolutions at IMPALA's width; with the encoder frames:128, which is none, in its place",
+            "Stable-Baselines3's, impala VPT's convolutions at IMPALA's width; with the encoder frames:128, which "
+            "is none, in its place",
             one_of("none", "cnn", "impala"),
         ),
     ] = "none"
