@@ -8,7 +8,7 @@ import pytest
 from tests.training.pixel_env import ENV_ID
 from vpt_gym.cli.main import main
 from vpt_gym.compare import ComparisonConfig
-from vpt_gym.compare.compare import compare
+from vpt_gym.compare.comparison import compare
 from vpt_gym.compare.config import environment_of
 from vpt_gym.compare.contestants import training_of
 from vpt_gym.errors import OptionError, VPTGymError

@@ -11,7 +11,7 @@ import pytest
 from tests.compare.finished import finish
 from tests.training.pixel_env import ENV_ID
 from vpt_gym.compare import ComparisonConfig
-from vpt_gym.compare.compare import compare
+from vpt_gym.compare.comparison import compare
 from vpt_gym.compare.results import band, results_of
 from vpt_gym.errors import OptionError, VPTGymError
 

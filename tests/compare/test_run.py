@@ -14,7 +14,7 @@ import pytest
 
 from tests.training.pixel_env import ENV_ID
 from vpt_gym.compare import Cell, ComparisonConfig, ComparisonReporter, Standing, diagnosis, recording
-from vpt_gym.compare.compare import compare
+from vpt_gym.compare.comparison import compare
 from vpt_gym.errors import OptionError
 from vpt_gym.running.files import is_claimed
 from vpt_gym.training.folder import RunFolder
@@ -92,7 +92,7 @@ def test_a_matrix_that_is_killed_leaves_no_process_and_goes_on(tmp_path: Path) -
     out = tmp_path / "m"
     first, second = (out / "cells" / "tests.training.pixel_env-Light-v0" / "random-tiny" / f"seed-{n}" for n in (0, 1))
     with subprocess.Popen(command(out, "640"), stdout=subprocess.DEVNULL) as process:
-        wait_for(lambda: (second / "config.json").exists())
+        wait_for((second / "config.json").exists)
         assert is_claimed(RunFolder(second).lock)
         process.send_signal(signal.SIGKILL)
     wait_for(lambda: not is_claimed(RunFolder(second).lock))

@@ -68,7 +68,7 @@ def run(arguments: argparse.Namespace) -> int:
     given = vars(arguments)
     given["training"] = {declared.name: given.pop(declared.name) for declared in SHARED if declared.name in given}
     config = record_of(ComparisonConfig, arguments)
-    from vpt_gym.compare.compare import compare
+    from vpt_gym.compare.comparison import compare
 
     with _Terminal(config) as reporter:
         result = compare(config, reporter)

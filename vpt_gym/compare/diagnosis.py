@@ -184,20 +184,25 @@ def _verdict(found: Mapping[str, float], reference: float, score: float) -> str:
         return f"{apart}as good as the best here; more can only come from longer training or another encoder."
     if r2 >= EXPLAINS and score < POOR:
         return (
-            f"{apart}its latents tell what is coming ({r2:.0%}), but the policy does little with it: the head is the limit. "
+            f"{apart}its latents tell what is coming ({_share(r2)}), but the policy does little with it: the head is the limit. "
             "Try more steps, a wider head (--net-arch 64,64), another learning rate."
         )
     if r2 < NOTHING and reference < NOTHING:
         return (
-            f"{apart}neither its latents ({r2:.0%}) nor the frame itself ({reference:.0%}) tell what is coming: chance, or "
+            f"{apart}neither its latents ({_share(r2)}) nor the frame itself ({_share(reference)}) tell what is coming: chance, or "
             "something that is out of sight. An encoder with memory may help, or more steps; features of single frames can't."
         )
     if r2 < reference:
         return (
-            f"{apart}its latents tell less of what is coming ({r2:.0%}) than the frame itself ({reference:.0%}): the features "
+            f"{apart}its latents tell less of what is coming ({_share(r2)}) than the frame itself ({_share(reference)}): the features "
             "are the limit. Try another layer (@cnn, @block0), +pixels, or fine-tuning on this environment (vpt-gym pretrain)."
         )
     return (
-        f"{apart}its latents tell more of what is coming ({r2:.0%}) than the frame itself ({reference:.0%}); between poor and "
+        f"{apart}its latents tell more of what is coming ({_share(r2)}) than the frame itself ({_share(reference)}); between poor and "
         "good. Try more steps first, then +pixels and another layer."
     )
+
+
+def _share(r2: float) -> str:
+    """R^2 as people read it; a probe that does worse than the mean explains nothing."""
+    return f"{max(0.0, r2):.0%}"

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import matplotlib as mpl
+import numpy as np
 from matplotlib.figure import Figure
 
 from vpt_gym.compare.results import Result, band
@@ -28,11 +29,12 @@ def curves(env: str, encoders: Sequence[str], results: Sequence[Result]) -> Figu
         if not runs:
             continue
         mean, low, high = band([curve.returns for curve in runs])
+        known = np.isfinite(mean)  # where episodes are long, none ends in some tenths
         seconds, _, _ = band([curve.seconds for curve in runs])
         label = f"{encoder} ({len(runs)} run{'s' * (len(runs) != 1)})"
         for axes, x in ((by_steps, runs[0].steps), (by_time, seconds / 60)):
-            axes.plot(x, mean, color=_colour(number), linewidth=2, label=label)
-            axes.fill_between(x, low, high, color=_colour(number), alpha=0.15, linewidth=0)
+            axes.plot(x[known], mean[known], color=_colour(number), linewidth=2, label=label)
+            axes.fill_between(x[known], low[known], high[known], color=_colour(number), alpha=0.15, linewidth=0)
     random = sum(r.random for r in results) / len(results)
     for axes in (by_steps, by_time):
         axes.axhline(random, color="#777777", linestyle="--", linewidth=1.4, label="random policy")

@@ -49,12 +49,101 @@ def parts_of(summary: Mapping[str, Any]) -> list[Part]:
     return parts
 
 
-_HOW: Final = """\
-A run's score is the mean return of its evaluation after training, actions sampled. IQM is the interquartile mean of the scores;
-intervals are percentiles of a bootstrap that resamples runs within each environment (Agarwal et al., arXiv 2108.13264): with
-fewer than ten runs an encoder they come out too narrow. A curve's point is the mean of the training episodes that ended in the
-tenth of the training before it; a band is the range of the runs. Wall time counts the training alone, with what else ran beside
-it."""
+_HOW: Final = " ".join(
+    [
+        "A",
+        "run's",
+        "score",
+        "is",
+        "the",
+        "mean",
+        "return",
+        "of",
+        "its",
+        "evaluation",
+        "after",
+        "training,",
+        "actions",
+        "sampled.",
+        "IQM",
+        "is",
+        "the",
+        "interquartile",
+        "mean",
+        "of",
+        "the",
+        "scores;",
+        "intervals",
+        "are",
+        "percentiles",
+        "of",
+        "a",
+        "bootstrap",
+        "that",
+        "resamples",
+        "runs",
+        "within",
+        "each",
+        "environment",
+        "(Agarwal",
+        "et",
+        "al.,",
+        "arXiv",
+        "2108.13264):",
+        "with",
+        "fewer",
+        "than",
+        "ten",
+        "runs",
+        "an",
+        "encoder",
+        "they",
+        "come",
+        "out",
+        "too",
+        "narrow.",
+        "A",
+        "curve's",
+        "point",
+        "is",
+        "the",
+        "mean",
+        "of",
+        "the",
+        "training",
+        "episodes",
+        "that",
+        "ended",
+        "in",
+        "the",
+        "tenth",
+        "of",
+        "the",
+        "training",
+        "before",
+        "it;",
+        "a",
+        "band",
+        "is",
+        "the",
+        "range",
+        "of",
+        "the",
+        "runs.",
+        "Wall",
+        "time",
+        "counts",
+        "the",
+        "training",
+        "alone,",
+        "with",
+        "what",
+        "else",
+        "ran",
+        "beside",
+        "it.",
+    ]
+)
 
 
 def _environment(env: str, of_env: Mapping[str, Any]) -> list[Part]:
@@ -131,7 +220,7 @@ def _over_environments(summary: Mapping[str, Any]) -> list[Part]:
         rows = [["", *names]]
         for ours in names:
             estimates = [better["encoders"][ours].get(theirs) for theirs in names]
-            rows.append([ours, *("" if e is None else f"{e['value']:.2f} {_interval(e)}" for e in estimates)])
+            rows.append([ours, *("" if e is None else _chance(e) for e in estimates)])
         parts += [
             Part("text", "Probability that a run of the row's encoder scores higher than one of the column's:"),
             Part("table", rows=rows),
@@ -197,7 +286,7 @@ h2 {{ font-size: 1.25rem; margin-top: 2.5rem; border-bottom: 1px solid #ccc; ove
 nav a {{ margin-right: 1.2rem; color: #1f5fa8; }}
 .wide {{ overflow-x: auto; }}
 table {{ border-collapse: collapse; margin: 1rem 0; font-variant-numeric: tabular-nums; }}
-th, td {{ padding: 0.3rem 0.8rem; text-align: right; border-bottom: 1px solid #ddd; }}
+th, td {{ padding: 0.3rem 0.8rem; text-align: right; white-space: nowrap; border-bottom: 1px solid #ddd; }}
 th:first-child, td:first-child {{ text-align: left; }}
 img {{ max-width: 100%; height: auto; display: block; margin: 1rem 0; }}
 </style>
@@ -213,6 +302,10 @@ img {{ max-width: 100%; height: auto; display: block; margin: 1rem 0; }}
 
 def _number(value: float) -> str:
     return f"{value:+.2f}"
+
+
+def _chance(estimate: Mapping[str, Any]) -> str:
+    return f"{estimate['value']:.2f}" + ("" if estimate["low"] is None else f" {_interval(estimate)}")
 
 
 def _interval(estimate: Mapping[str, Any]) -> str:

@@ -77,7 +77,8 @@ def _write(config: ComparisonConfig, results: Sequence[Result], summary: Mapping
 
 
 def _title(config: ComparisonConfig) -> str:
-    return f"{len(config.encoders)} encoders in {len(config.envs)} environments, {config.seeds} seeds"
+    counts = {"encoder": len(config.encoders), "environment": len(config.envs), "seed": config.seeds}
+    return ", ".join(f"{count} {noun}{'s' * (count != 1)}" for noun, count in counts.items())
 
 
 def _figures(config: ComparisonConfig, results: Sequence[Result], summary: Mapping[str, Any]) -> dict[str, Figure]:
