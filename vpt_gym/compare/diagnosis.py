@@ -172,34 +172,30 @@ def _advice(latents: Mapping[str, Mapping[str, float]], of_env: Mapping[str, Any
 
 
 def _verdict(found: Mapping[str, float], reference: float, score: float) -> str:
-    r2 = found["r2"]
+    r2, latents, frame = found["r2"], _share(found["r2"]), _share(reference)
+    words = ""
     if found["spread"] < ALIKE:
-        apart = (
-            f"its latents are hardly apart here (spread {found['spread']:.3f}), so scaling them (--normalize, the default) "
-            "matters. "
-        )
-    else:
-        apart = ""
+        words = f"its latents are hardly apart here (spread {found['spread']:.3f}), so scaling them (--normalize, the default) matters; "
     if score >= GOOD:
-        return f"{apart}as good as the best here; more can only come from longer training or another encoder."
+        return f"{words}as good as the best here; more can only come from longer training or another encoder."
     if r2 >= EXPLAINS and score < POOR:
         return (
-            f"{apart}its latents tell what is coming ({_share(r2)}), but the policy does little with it: the head is the limit. "
-            "Try more steps, a wider head (--net-arch 64,64), another learning rate."
+            f"{words}its latents tell what is coming ({latents}), but the policy does little with it: the head is the limit. Try "
+            "more steps, a wider head (--net-arch 64,64), another learning rate."
         )
     if r2 < NOTHING and reference < NOTHING:
         return (
-            f"{apart}neither its latents ({_share(r2)}) nor the frame itself ({_share(reference)}) tell what is coming: chance, or "
-            "something that is out of sight. An encoder with memory may help, or more steps; features of single frames can't."
+            f"{words}neither its latents ({latents}) nor the frame itself ({frame}) tell what is coming: chance, or something "
+            "that is out of sight. An encoder with memory may help, or more steps; features of single frames can't."
         )
     if r2 < reference:
         return (
-            f"{apart}its latents tell less of what is coming ({_share(r2)}) than the frame itself ({_share(reference)}): the features "
-            "are the limit. Try another layer (@cnn, @block0), +pixels, or fine-tuning on this environment (vpt-gym pretrain)."
+            f"{words}its latents tell less of what is coming ({latents}) than the frame itself ({frame}): the features are the "
+            "limit. Try another layer (@cnn, @block0), +pixels, or fine-tuning on this environment (vpt-gym pretrain)."
         )
     return (
-        f"{apart}its latents tell more of what is coming ({_share(r2)}) than the frame itself ({_share(reference)}); between poor and "
-        "good. Try more steps first, then +pixels and another layer."
+        f"{words}its latents tell more of what is coming ({latents}) than the frame itself ({frame}), and it stands between poor "
+        "and good. Try more steps first, then +pixels and another layer."
     )
 
 
