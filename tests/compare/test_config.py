@@ -6,12 +6,14 @@ from typing import Any
 import pytest
 
 from tests.training.pixel_env import ENV_ID
-from vpt_gym.cli.main import main
+from vpt_gym.cli.arguments import record_of
+from vpt_gym.cli.main import build_parser, main
 from vpt_gym.compare import ComparisonConfig
 from vpt_gym.compare.comparison import compare
 from vpt_gym.compare.config import environment_of
 from vpt_gym.compare.contestants import training_of
 from vpt_gym.errors import OptionError, VPTGymError
+from vpt_gym.training import TrainingConfig
 
 
 def config(out: Path, **changes: Any) -> ComparisonConfig:
@@ -55,6 +57,27 @@ def test_the_first_seed_of_every_pair_comes_first(tmp_path: Path) -> None:
         *(("random:tiny", 1), ("cnn", 1)),
     ]
     assert len({cell.folder for cell in cells}) == 4
+
+
+@pytest.mark.parametrize(
+    ("name", "training"),
+    [
+        ("random:tiny@cnn", {}),
+        ("cnn:64", {"net_arch": (64, 32), "keep": ("compass", "room"), "normalize": False, "eval_episodes": 3}),
+        (
+            "random:mini@reset+pixels",
+            {
+                "steps": 100,
+                "hyperparameters": {"clip_range": 0.1, "n_steps": 32},
+                "env_kwargs": {"odd": "a b", "x": [1]},
+            },
+        ),
+    ],
+)
+def test_the_command_of_a_cell_is_the_cell(name: str, training: dict[str, Any], tmp_path: Path) -> None:
+    (cell,) = config(tmp_path, encoders=(name,), training=training).cells()
+    parsed = build_parser().parse_args(cell.command)
+    assert record_of(TrainingConfig, parsed) == cell.training
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -63,7 +64,27 @@ def test_a_broken_run_does_not_stop_the_rest_and_what_is_done_is_passed_over(
     assert set(found) == {diagnosis.REFERENCE, "random:tiny"}
     assert found["random:tiny"]["size"] == 512
 
-    # The same command trains what broke once more, and nothing else; a third encoder may be added.
+    # The command in the log gives the same numbers.
+    cell = matrix.cells()[1]
+    log = cell.log.read_text().splitlines()[0]
+    words = shlex.split(log.partition(": ")[2])
+    assert words[1:] == ["vpt-gym", *cell.command]
+    again = subprocess.run(
+        [sys.executable, "-m", "vpt_gym.cli", *cell.command, "--run", str(tmp_path / "again")],
+        env={**os.environ, **dict([words[0].split("=")])},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+    )
+    assert again.returncode == 0, again.stderr
+    for name in ("episodes.csv", "vecnormalize.json"):
+        assert (tmp_path / "again" / name).read_text() == (cell.folder / name).read_text()
+    assert (
+        RunFolder(tmp_path / "again").read_config()["evaluation"] == RunFolder(cell.folder).read_config()["evaluation"]
+    )
+
+    # The same command trains what broke once more, and nothing else.
     score = RunFolder(matrix.cells()[1].folder).read_config()["evaluation"]
     listener = Listener()
     compare(matrix, listener)

@@ -49,6 +49,28 @@ class Cell:
         return f"{self.env}, {self.encoder}, seed {self.seed}"
 
     @property
+    def command(self) -> list[str]:
+        """The arguments of `vpt-gym` that train this cell anew: `train ...`, but for `--run`."""
+        blank = TrainingConfig(self.training.env_id, self.training.encoder)
+        words = ["train", self.training.env_id, "--encoder", self.training.encoder]
+        for declared in options_of(TrainingConfig):
+            name, value = declared.name, getattr(self.training, declared.name)
+            if name in ("env_id", "encoder") or value == getattr(blank, name):
+                continue
+            flag = declared.option.flag or f"--{name.replace('_', '-')}"
+            if isinstance(value, dict):
+                words += [word for key, entry in value.items() for word in (flag, f"{key}={json.dumps(entry)}")]
+            elif isinstance(value, bool):
+                words.append(flag if value else f"--no-{flag[2:]}")
+            elif isinstance(value, tuple) and declared.option.kind is None:
+                words += [word for entry in value for word in (flag, entry)]
+            elif isinstance(value, tuple):
+                words += [flag, ",".join(map(str, value)) or "none"]
+            else:
+                words += [flag, str(value)]
+        return words
+
+    @property
     def log(self) -> Path:
         """What the cell's process printed, beside its run folder."""
         return self.folder.with_name(f"{self.folder.name}.log")

@@ -175,13 +175,13 @@ def _verdict(found: Mapping[str, float], reference: float, score: float) -> str:
     r2, latents, frame = found["r2"], _share(found["r2"]), _share(reference)
     words = ""
     if found["spread"] < ALIKE:
-        words = f"its latents are hardly apart here (spread {found['spread']:.3f}), so scaling them (--normalize, the default) matters; "
+        words = f"its latents are hardly apart here (spread {found['spread']:.3f}): leave --normalize, the default, as it is; "
     if score >= GOOD:
         return f"{words}as good as the best here; more can only come from longer training or another encoder."
     if r2 >= EXPLAINS and score < POOR:
         return (
-            f"{words}its latents tell what is coming ({latents}), but the policy does little with it: the head is the limit. Try "
-            "more steps, a wider head (--net-arch 64,64), another learning rate."
+            f"{words}its latents tell what is coming ({latents}), but the policy does little with it: the head is the limit. "
+            "Try more steps, a wider head (--net-arch 64,64), another learning rate."
         )
     if r2 < NOTHING and reference < NOTHING:
         return (
@@ -194,8 +194,8 @@ def _verdict(found: Mapping[str, float], reference: float, score: float) -> str:
             "limit. Try another layer (@cnn, @block0), +pixels, or fine-tuning on this environment (vpt-gym pretrain)."
         )
     return (
-        f"{words}its latents tell more of what is coming ({latents}) than the frame itself ({frame}), and it stands between poor "
-        "and good. Try more steps first, then +pixels and another layer."
+        f"{words}its latents tell more of what is coming ({latents}) than the frame itself ({frame}), and it stands between "
+        "poor and good. Try more steps first, then +pixels and another layer."
     )
 
 

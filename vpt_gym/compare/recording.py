@@ -64,7 +64,8 @@ def play_and_keep(result: Result) -> Played:
         model = load_model(training, folder.model, venv, encoder)
         model.set_random_seed(seeds.actions)
         workers.seed_each(seeds.envs)
-        observations, state = venv.reset(), None
+        observations: Any = venv.reset()
+        state = None
         starts = np.ones(n_envs, np.bool_)
         for _ in range(-(-FRAMES // n_envs)):
             actions, state = model.predict(observations, state=state, episode_start=starts, deterministic=False)

@@ -53,8 +53,8 @@ _HOW: Final = (
     "A run's score is the mean return of its evaluation after training, actions sampled. IQM is the interquartile mean of the "
     "scores; intervals are percentiles of a bootstrap that resamples runs within each environment (Agarwal et al., arXiv "
     "2108.13264): with fewer than ten runs an encoder they come out too narrow. A curve's point is the mean of the training "
-    "episodes that ended in the tenth of the training before it; a band is the range of the runs. Wall time counts the training "
-    "alone, with what else ran beside it."
+    "episodes that ended in the tenth of the training before it; a band is the range of the runs. Wall time counts the "
+    "training alone, with what else ran beside it."
 )
 
 
@@ -150,8 +150,10 @@ def markdown_of(parts: Sequence[Part], *, pictures: bool = True) -> str:
             blocks.append("\n".join(f"- {item[0]}" for item in part.rows))
         elif part.kind == "table":
             rule = [":---", *["---:"] * (len(part.rows[0]) - 1)]
-            rows = (part.rows[0], rule, *part.rows[1:])
-            blocks.append("\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in rows))
+            table = (part.rows[0], rule, *part.rows[1:])
+            blocks.append(
+                "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in table)
+            )
         elif part.kind == "text":
             blocks.append(part.text)
         elif pictures:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -199,7 +200,8 @@ class _Process:
         cell.folder.parent.mkdir(parents=True, exist_ok=True)
         plan = json.dumps({"training": cell.training.to_dict(), "folder": str(cell.folder)})
         with cell.log.open("w", encoding="utf-8") as log:
-            log.write(f"{plan}\n")
+            threads = environment["OMP_NUM_THREADS"]
+            log.write(f"The same run again: OMP_NUM_THREADS={threads} vpt-gym {shlex.join(cell.command)}\n")
             log.flush()
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "vpt_gym.compare.cell"],

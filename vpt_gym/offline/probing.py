@@ -75,8 +75,8 @@ def probe(
             f"{dataset.path} has {len(dataset)} episodes, but probing takes three: to fit, to choose the penalty, and to score."
         )
     train, held = split_episodes(dataset, config.validation, config.seed)
-    fit, choose = _split(train, config)
-    sets = [_read(dataset, episodes, labels, config) for episodes in (fit, choose, held)]
+    fitted, choose = _split(train, config)
+    sets = [_read(dataset, episodes, labels, config) for episodes in (fitted, choose, held)]
     found = []
     for name, column in _columns(sets[0][1], labels):
         targets = [column(rows) for _, rows in sets]
