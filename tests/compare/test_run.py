@@ -128,26 +128,16 @@ def test_a_matrix_that_is_killed_leaves_no_process_and_goes_on(tmp_path: Path) -
 
 
 @pytest.mark.skipif(os.name != "posix", reason="Ctrl-C is a signal")
-def test_ctrl_c_saves_what_is_under_way(tmp_path: Path) -> None:
+def test_nobody_else_works_on_a_matrix_and_ctrl_c_saves_what_is_under_way(tmp_path: Path) -> None:
     out = tmp_path / "m"
     folder = RunFolder(out / "cells" / "tests.training.pixel_env-Light-v0" / "random-tiny" / "seed-0")
     with subprocess.Popen(command(out, "1000000"), stdout=subprocess.PIPE, text=True) as process:
         wait_for(folder.progress.exists)
+        with pytest.raises(OptionError, match="belongs to a command that is running"):
+            compare(ComparisonConfig((ENV_ID,), ("random:tiny",), out, seeds=1, training=SMALL))
         process.send_signal(signal.SIGINT)
         told, _ = process.communicate(timeout=240)
         assert process.returncode == 130
     assert "the same command goes on" in told
     assert folder.read_config()["status"] == "interrupted"
     assert not is_claimed(folder.lock)
-
-
-def test_two_commands_on_one_matrix(tmp_path: Path) -> None:
-    out = tmp_path / "m"
-    with subprocess.Popen(command(out, "1000000"), stdout=subprocess.DEVNULL) as process:
-        try:
-            wait_for(lambda: is_claimed(out / ".lock"))
-            matrix = ComparisonConfig((ENV_ID,), ("random:tiny",), out, seeds=1, training=SMALL)
-            with pytest.raises(OptionError, match="belongs to a command that is running"):
-                compare(matrix)
-        finally:
-            process.terminate()

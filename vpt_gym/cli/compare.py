@@ -92,11 +92,7 @@ class _Terminal(ComparisonReporter):
         self.lined = 0.0
 
     def __enter__(self) -> _Terminal:
-        config = self.config
-        say(
-            f"{len(config.envs)} environments x {len(config.encoders)} encoders x {config.seeds} seeds, "
-            f"{config.jobs} at a time, in {config.out}"
-        )
+        say(f"{self.config.words}; {self.config.jobs} at a time, in {self.config.out}")
         return self
 
     def __exit__(self, *error: object) -> None:

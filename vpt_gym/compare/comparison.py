@@ -70,15 +70,10 @@ def _write(config: ComparisonConfig, results: Sequence[Result], summary: Mapping
     pictures = {name: _png(figure) for name, figure in _figures(config, results, summary).items()}
     for name, data in pictures.items():
         write_atomically(out / f"{name}.png", lambda path, data=data: path.write_bytes(data))  # type: ignore[misc]
-    markdown, page = markdown_of(parts), html_of(_title(config), parts, pictures)
+    markdown, page = markdown_of(parts), html_of(config.words, parts, pictures)
     write_json(out / "report.json", dict(summary))
     write_atomically(out / "report.md", lambda path: path.write_text(markdown, encoding="utf-8"))
     write_atomically(out / "report.html", lambda path: path.write_text(page, encoding="utf-8"))
-
-
-def _title(config: ComparisonConfig) -> str:
-    counts = {"encoder": len(config.encoders), "environment": len(config.envs), "seed": config.seeds}
-    return ", ".join(f"{count} {noun}{'s' * (count != 1)}" for noun, count in counts.items())
 
 
 def _figures(config: ComparisonConfig, results: Sequence[Result], summary: Mapping[str, Any]) -> dict[str, Figure]:

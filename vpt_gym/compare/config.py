@@ -122,6 +122,12 @@ class ComparisonConfig:
                 raise OptionError(f"{' and '.join(map(repr, alike))} would share a folder; rename one.")
         self.cells()
 
+    @property
+    def words(self) -> str:
+        """The matrix in a phrase."""
+        counts = {"environment": len(self.envs), "encoder": len(self.encoders), "seed": self.seeds}
+        return ", ".join(f"{count} {noun}{'s' * (count != 1)}" for noun, count in counts.items())
+
     def cells(self) -> list[Cell]:
         """Every cell, the first seed of all pairs first, so that what there is at any time compares fairly."""
         return [

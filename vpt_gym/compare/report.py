@@ -125,8 +125,8 @@ def _over_environments(summary: Mapping[str, Any]) -> list[Part]:
             Part("picture", "scores"),
         ]
     if overall["nobody_beats_random"]:
-        names = ", ".join(overall["nobody_beats_random"])
-        parts.append(Part("text", f"No encoder beats the random policy in {names}, which is therefore left out here."))
+        where = ", ".join(overall["nobody_beats_random"])
+        parts.append(Part("text", f"No encoder beats the random policy in {where}, which is therefore left out here."))
     names = list(better["encoders"])
     if len(names) > 1:
         rows = [["", *names]]
