@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from vpt_gym import envs  # registers vpt_gym/Minecraft-v0 with Gymnasium
 
 if TYPE_CHECKING:
-    from vpt_gym import compare, encoders, heads, minestudio, offline, sb3, vector
+    from vpt_gym import encoders, heads, minestudio, offline, sb3, vector
     from vpt_gym.config import VPTConfig
     from vpt_gym.encoders import encoder_from_module, load_encoder, register_source
     from vpt_gym.encoders.loading import load_network
@@ -25,7 +25,6 @@ __all__ = [
     "VPTEncoder",
     "VPTGymError",
     "VPTLatentObservation",
-    "compare",
     "encoder_from_module",
     "encoders",
     "envs",
@@ -62,7 +61,7 @@ except PackageNotFoundError:  # run from a checkout that was never installed
 def __getattr__(name: str) -> Any:
     # Nothing else is imported before it is asked for: torch takes seconds, which `vpt-gym --help` need not wait for, and
     # Stable-Baselines3 is not everybody's.
-    if name in ("compare", "encoders", "heads", "minestudio", "offline", "sb3", "vector"):
+    if name in ("encoders", "heads", "minestudio", "offline", "sb3", "vector"):
         return importlib.import_module(f"vpt_gym.{name}")
     if name in _HOMES:
         value = globals()[name] = getattr(importlib.import_module(_HOMES[name]), name)

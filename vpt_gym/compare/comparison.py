@@ -54,15 +54,21 @@ def compare(config: ComparisonConfig, reporter: ComparisonReporter | None = None
     """
     import_extra("scipy.stats", "compare", "vpt-gym compare")
     reporter = reporter or ComparisonReporter()
-    trained = train_matrix(config, reporter)
-    results = results_of(config.cells())
-    summary = {**summary_of(config, results), "failed": {cell.words: why for cell, why in trained.failed.items()}}
-    _write(config, results, summary)
+    trained = train_matrix(config, reporter, lambda: _report(config, {}))
+    results, summary = _report(config, trained.failed)
     if config.diagnose and not trained.stopped:
         for env, of_env in summary["environments"].items():
             of_env["diagnosis"] = diagnose(config, env, results, of_env, reporter)
         _write(config, results, summary)
     return Comparison(summary, markdown_of(parts_of(summary), pictures=False), trained.failed, trained.stopped)
+
+
+def _report(config: ComparisonConfig, failed: Mapping[Cell, str]) -> tuple[list[Result], dict[str, Any]]:
+    """The report on what is finished by now."""
+    results = results_of(config.cells())
+    summary = {**summary_of(config, results), "failed": {cell.words: why for cell, why in failed.items()}}
+    _write(config, results, summary)
+    return results, summary
 
 
 def _write(config: ComparisonConfig, results: Sequence[Result], summary: Mapping[str, Any]) -> None:

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,7 +20,7 @@ from vpt_gym.compare.config import SHARED, Cell, ComparisonConfig, differences
 from vpt_gym.compare.progress import ComparisonReporter, Running, Standing, seconds_left
 from vpt_gym.encoders import load_encoder
 from vpt_gym.errors import OptionError, VPTGymError
-from vpt_gym.running.files import claimed, is_claimed, write_json
+from vpt_gym.running.files import WriteError, claimed, is_claimed, write_json
 from vpt_gym.running.options import options_of
 from vpt_gym.running.stopping import StopSignal
 from vpt_gym.training.config import TrainingConfig
@@ -31,6 +32,7 @@ __all__ = ["Trained", "train_matrix"]
 PLAN: Final = "matrix.json"
 POLL_SECONDS: Final = 0.2
 TELL_SECONDS: Final = 1.0
+REPORT_SECONDS: Final = 120.0
 END_SECONDS: Final = 60.0
 """For a stopped cell to save what it has."""
 
@@ -48,8 +50,13 @@ class Trained:
     stopped: bool = False
 
 
-def train_matrix(config: ComparisonConfig, reporter: ComparisonReporter) -> Trained:
+def train_matrix(config: ComparisonConfig, reporter: ComparisonReporter, between: Callable[[], None]) -> Trained:
     """Train every cell that is not finished yet.
+
+    Args:
+        config: the matrix.
+        reporter: told how it goes.
+        between: called when a cell has finished, every two minutes at most.
 
     Raises:
         OptionError: the folder holds something else or another matrix, or an environment, an encoder or an option cannot be
@@ -63,7 +70,7 @@ def train_matrix(config: ComparisonConfig, reporter: ComparisonReporter) -> Trai
         waiting = [cell for cell in cells if cell not in took]
         _check(config, waiting, reporter)
         write_json(config.out / PLAN, config.to_dict())
-        return _Work(config, reporter, stop, waiting, took).go()
+        return _Work(config, reporter, between, stop, waiting, took).go()
 
 
 def finished_seconds(cell: Cell) -> float | None:
@@ -123,9 +130,13 @@ def _check(config: ComparisonConfig, waiting: list[Cell], reporter: ComparisonRe
         for cell in [cell for cell in waiting if cell.encoder == encoder][:1]:
             reporter.checking(encoder)
             load_encoder(cell.training.encoder, **cell.training.encoder_options).close()
+    # What a killed call had under way hears of it at its next step, and saves.
+    end = time.monotonic() + END_SECONDS
     for cell in waiting:
-        if is_claimed(RunFolder(cell.folder).lock):
-            raise OptionError(f"{cell.folder} is being trained by another command; wait for its end, or stop it.")
+        while is_claimed(RunFolder(cell.folder).lock):
+            if time.monotonic() > end:
+                raise OptionError(f"{cell.folder} is being trained by another command; wait for its end, or stop it.")
+            time.sleep(POLL_SECONDS)
 
 
 class _Work:
@@ -135,16 +146,18 @@ class _Work:
         self,
         config: ComparisonConfig,
         reporter: ComparisonReporter,
+        between: Callable[[], None],
         stop: StopSignal,
         waiting: list[Cell],
         took: dict[Cell, float],
     ) -> None:
-        self.config, self.reporter, self.stop = config, reporter, stop
+        self.config, self.reporter, self.between, self.stop = config, reporter, between, stop
         self.waiting, self.took = waiting, took
         self.total = len(waiting) + len(took)
         self.processes: list[_Process] = []
         self.outcome = Trained()
         self.told = 0.0
+        self.reported = time.monotonic()
 
     def go(self) -> Trained:
         try:
@@ -176,6 +189,9 @@ class _Work:
             self.took[cell] = process.running.seconds
             evaluation = RunFolder(cell.folder).read_config()["evaluation"]
             self.reporter.ended(cell, float(evaluation["mean"]), process.running.seconds, self.standing())
+            if time.monotonic() - self.reported > REPORT_SECONDS:
+                self.between()
+                self.reported = time.monotonic()
         elif process.ending is None:
             self.outcome.failed[cell] = process.reason()
             self.reporter.failed(cell, self.outcome.failed[cell], self.standing())
@@ -194,15 +210,18 @@ class _Process:
         self.error: str | None = None
         self.began = time.monotonic()
         self.ending: float | None = None
-        # What an earlier call left there did not finish: a run starts from its beginning, in an empty folder.
-        with suppress(FileNotFoundError):
-            shutil.rmtree(cell.folder)
-        cell.folder.parent.mkdir(parents=True, exist_ok=True)
-        plan = json.dumps({"training": cell.training.to_dict(), "folder": str(cell.folder)})
-        with cell.log.open("w", encoding="utf-8") as log:
+        try:
+            # What an earlier call left there did not finish: a run starts from its beginning, in an empty folder.
+            with suppress(FileNotFoundError):
+                shutil.rmtree(cell.folder)
+            cell.folder.parent.mkdir(parents=True, exist_ok=True)
             threads = environment["OMP_NUM_THREADS"]
-            log.write(f"The same run again: OMP_NUM_THREADS={threads} vpt-gym {shlex.join(cell.command)}\n")
-            log.flush()
+            cell.log.write_text(
+                f"The same run again: OMP_NUM_THREADS={threads} vpt-gym {shlex.join(cell.command)}\n", encoding="utf-8"
+            )
+        except OSError as error:
+            raise WriteError.of(cell.folder, error) from error
+        with cell.log.open("a", encoding="utf-8") as log:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "vpt_gym.compare.cell"],
                 stdin=subprocess.PIPE,
@@ -213,6 +232,7 @@ class _Process:
                 # Ctrl-C in a terminal goes to the matrix, which ends its cells; they would hear of it twice.
                 start_new_session=True,
             )
+        plan = json.dumps({"training": cell.training.to_dict(), "folder": str(cell.folder)})
         assert self.process.stdin is not None
         with suppress(BrokenPipeError):  # it has ended already, and says why
             self.process.stdin.write(f"{plan}\n")
