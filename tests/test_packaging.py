@@ -96,7 +96,9 @@ def test_the_wheel_holds_the_package_and_nothing_else(wheel: Path) -> None:
         names = set(archive.namelist())
     sources = {path.relative_to(ROOT).as_posix() for path in (ROOT / "vpt_gym").rglob("*.py")}
     (info,) = {name.partition("/")[0] for name in names if ".dist-info/" in name}
-    assert {name for name in names if not name.startswith(info)} == sources | {"vpt_gym/py.typed"}
+    embedded = {path for path in (ROOT / "vpt_gym/weights/embedded").glob("*/*") if path.suffix != ".pyc"}
+    weights = {path.relative_to(ROOT).as_posix() for path in embedded}
+    assert {name for name in names if not name.startswith(info)} == sources | weights | {"vpt_gym/py.typed"}
     assert f"{info}/licenses/LICENSE" in names
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import json
 import signal
@@ -77,7 +78,34 @@ def test_it_learns_and_leaves_an_encoder(place: Path) -> None:
     card = (folder / "README.md").read_text()
     assert "60 steps" in card
     assert "accuracy" in card
+    assert encoder.fingerprint in card
+    training = encoder.describe()["training"]
+    assert (training["recordings"], training["from"], training["frames"]) == (["plays"], "start", 60 * 3 * 4)
+    assert training["validation"]["accuracy"] == accuracies[-1]
     assert json.loads((folder / "pretraining.json").read_text())["steps"] == 60
+
+
+def test_what_was_trained_is_shipped_in_bfloat16(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("vizdoom")
+    monkeypatch.syspath_prepend(Path(__file__).parents[2] / "benchmarks")
+    script: Any = importlib.import_module("doom_mini")
+    folder = pretrain(config_of(place, "to-ship", steps=10))
+    target = place / "package" / "doom-mini"
+    size = script.ship(folder, target, 1.5)
+    assert size == sum(file.stat().st_size for file in target.iterdir())
+    stored = load_file(target / "model.safetensors")
+    for name, tensor in load_file(folder / "model.safetensors").items():
+        expected = tensor.bfloat16() if name.startswith("net.") else tensor
+        assert torch.equal(stored[name], expected), name
+    encoder = load_encoder(str(target), device="cpu")
+    assert encoder.describe()["training"]["steps"] == 10
+    assert encoder.describe()["training"]["name"] == "doom:mini"
+    card = (target / "README.md").read_text()
+    assert encoder.fingerprint in card
+    assert "in 1.5 hours" in card
+    monkeypatch.setattr(script, "LARGEST", 1000)
+    with pytest.raises(SystemExit, match="room for"):
+        script.ship(folder, target, None)
 
 
 def test_stopped_and_gone_on_equals_uninterrupted(place: Path) -> None:

@@ -110,6 +110,8 @@ def _table(facts: dict[str, Any]) -> str:
     elif facts["untrained"]:
         lines.append(("weights", "UNTRAINED, drawn at random"))
     options = ", ".join(f"{name}={value}" for name, value in facts["options"].items())
+    if facts.get("training"):
+        lines.append(("trained on", ", ".join(map(str, facts["training"].get("recordings", ()))) or "it does not say"))
     lines += [("kind", facts["kind"]), ("options", options or "none")]
     lines += [(name, str(facts[name])) for name in ("device", "precision", "backend")]
     lines += [("", "")]

@@ -19,6 +19,7 @@ __all__ = ["Lent", "as_encoder", "load_encoder", "register_source", "schemes"]
 Load = Callable[..., Encoder]
 
 _TABLE: Final[dict[str, str]] = {
+    "doom": "vpt:load_vpt",
     "efficientnet-lite0": "image:load_efficientnet_lite0",
     "frames": "frames:load_frames",
     "random": "vpt:load_vpt",
@@ -36,8 +37,9 @@ def load_encoder(source: str, **options: Any) -> Encoder:
 
     Args:
         source: VPT weights, which are a hub repository (`owner/name`, `owner/name@revision`), a folder with
-            `model.safetensors`, a `.safetensors`, OpenAI `.weights` or Lightning `.ckpt` file, or `random:<preset>`, untrained,
-            perhaps with `?seed=N`; or `<scheme>:...` of another kind: see `vpt_gym.encoders.schemes()`.
+            `model.safetensors`, a `.safetensors`, OpenAI `.weights` or Lightning `.ckpt` file; `doom:mini`, a small one trained
+            on Doom, in the package itself; `random:<preset>`, untrained, perhaps with `?seed=N`; or `<scheme>:...` of another
+            kind: see `vpt_gym.encoders.schemes()`.
         options: of that kind. VPT's are `device`, `precision`, `layer` and `backend`: see `vpt_gym.encoders.vpt.load_vpt`.
 
     Raises:

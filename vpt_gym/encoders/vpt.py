@@ -36,7 +36,8 @@ def load_vpt(
 
     Args:
         source: a hub repository (`owner/name`, `owner/name@revision`), a folder with `model.safetensors`, a `.safetensors`,
-            OpenAI `.weights` or Lightning `.ckpt` file, or `random:<preset>` (untrained), perhaps with `?seed=N`.
+            OpenAI `.weights` or Lightning `.ckpt` file, `doom:mini` (in the package, trained on play in Doom), or
+            `random:<preset>` (untrained), perhaps with `?seed=N`.
         device: a torch device such as `cuda:0`, or `auto`: a CUDA GPU if there is one, else the CPU.
         precision: `float32` (IEEE, no TF32), `bfloat16`, `tf32` or `float16` (on CUDA GPUs), or `auto`: bfloat16 on a GPU
             that has it, else float32. Latents are float32 whatever the network computes in.
@@ -107,8 +108,17 @@ class VPTEncoder(EncoderBase):
         return f"{self.source}: {blocks}, {self.device}, {self.precision}"
 
     def describe(self) -> dict[str, Any]:
-        """JSON values that say what it is, the sizes of the network and what was loaded among them."""
-        return {**super().describe(), "architecture": asdict(self.config), "report": self.report.summary()}
+        """JSON values that say what it is, the sizes of the network and what was loaded among them.
+
+        `training` is what the weights' file says of how `vpt-gym pretrain` made it: from what, on which recordings, for what;
+        None where it says nothing.
+        """
+        return {
+            **super().describe(),
+            "architecture": asdict(self.config),
+            "report": self.report.summary(),
+            "training": self.report.training,
+        }
 
     @cached_property
     def heads(self) -> VPTHeads:

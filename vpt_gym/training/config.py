@@ -107,8 +107,8 @@ ENCODER_OPTIONS: Final = Option(
 
 _SOURCE: Final = """\
 the frozen encoder: VPT weights in a hub repository (owner/name or owner/name@revision), a folder with model.safetensors, a
-.weights or .ckpt file, or random:tiny, random:1x, random:2x, random:3x (untrained; ?seed=1 draws others); an image network:
-timm:<model>, efficientnet-lite0:imagenet; or a kind of your own"""
+.weights or .ckpt file; doom:mini, trained on Doom, in the package; random:tiny, random:1x, random:2x, random:3x (untrained;
+?seed=1 draws others); an image network: timm:<model>, efficientnet-lite0:imagenet; or a kind of your own"""
 
 _encoder = partial(Option, group="encoder")
 _environment = partial(Option, group="environment")

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import torch
 
@@ -16,7 +16,7 @@ from vpt_gym.config import PRESETS, VPTConfig
 from vpt_gym.errors import OptionError, WeightsError
 from vpt_gym.weights.architecture import check_declared, config_from_shapes
 from vpt_gym.weights.declared import read_declared
-from vpt_gym.weights.files import open_tensor_file
+from vpt_gym.weights.files import open_tensor_file, read_training
 from vpt_gym.weights.names import NETWORK_PREFIX, TensorSpec, table
 from vpt_gym.weights.source import ResolvedSource, Untrained, resolve
 from vpt_gym.weights.tensors import TensorInfo
@@ -40,6 +40,7 @@ class LoadReport:
         aside: names of the tensors outside the network, none of which was read.
         parameters: numbers in the tensors that were taken.
         untrained: the weights were drawn at random, because the source said so.
+        training: what the file says of how its weights were made, JSON values; None where it says nothing.
     """
 
     files: tuple[Path, ...]
@@ -47,6 +48,7 @@ class LoadReport:
     aside: tuple[str, ...]
     parameters: int
     untrained: bool
+    training: Mapping[str, Any] | None = None
 
     @property
     def heads(self) -> Mapping[str, int]:
@@ -160,7 +162,8 @@ def _read(resolved: ResolvedSource, path: Path, dtype: torch.dtype, device: torc
     _check_types(path, specs, infos)
     taking = _Taking(str(path), config, dtype, device)
     file.visit([spec.vpt_name for spec in specs], taking.take)
-    return taking.finished(resolved, tuple(sorted(name for name in infos if not name.startswith(NETWORK_PREFIX))))
+    aside = tuple(sorted(name for name in infos if not name.startswith(NETWORK_PREFIX)))
+    return taking.finished(resolved, aside, read_training(path))
 
 
 def _check_types(path: Path, specs: tuple[TensorSpec, ...], infos: Mapping[str, TensorInfo]) -> None:
@@ -202,7 +205,9 @@ class _Taking:
         self._tensors[spec.parameter] = kept
         self._digests[name] = sha256.hexdigest()
 
-    def finished(self, resolved: ResolvedSource, aside: tuple[str, ...]) -> Checkpoint:
+    def finished(
+        self, resolved: ResolvedSource, aside: tuple[str, ...], training: Mapping[str, Any] | None = None
+    ) -> Checkpoint:
         """Put together what was taken, which must be everything."""
         assert len(self._tensors) == len(self._specs)
         lines = "".join(f"{name} {spec.shape} {self._digests[name]}\n" for name, spec in self._specs.items())
@@ -212,6 +217,7 @@ class _Taking:
             aside=aside,
             parameters=sum(math.prod(spec.shape) for spec in self._specs.values()),
             untrained=resolved.untrained is not None,
+            training=training,
         )
         tensors = {spec.parameter: self._tensors[spec.parameter] for spec in self._specs.values()}
         digest = hashlib.sha256(lines.encode()).hexdigest()

@@ -6,6 +6,7 @@ import stat
 from collections.abc import Iterator, Mapping, Sequence
 from math import prod
 from pathlib import Path
+from typing import Any, Final
 
 from safetensors import SafetensorError, safe_open
 
@@ -16,7 +17,10 @@ from vpt_gym.weights.shards import ShardedFile, is_index, shard_names
 from vpt_gym.weights.tensors import GET_AGAIN, Take, TensorFile, TensorInfo
 from vpt_gym.weights.wrapping import unwrapped
 
-__all__ = ["check_is_data", "check_is_file", "open_tensor_file"]
+__all__ = ["ABOUT", "check_is_data", "check_is_file", "open_tensor_file", "read_training"]
+
+ABOUT: Final = "vpt_gym.training"
+"""Entry of a safetensors file's own metadata: how the weights were made, as JSON. It goes wherever the file goes."""
 
 _GROUP_ELEMENTS = 2**24
 """Pages of a mapped file count as the process's own memory until the mapping goes, so a mapping is dropped after about
@@ -107,6 +111,27 @@ def _open(path: Path) -> TensorFile:
     if not (zipped or pickled):
         raise WeightsError(f"{path} was not written by torch.save: {GET_AGAIN}, or give it the ending of what it is.")
     return TorchArchive(path, zipped=zipped)
+
+
+def read_training(path: Path) -> dict[str, Any] | None:
+    """What `save_checkpoint` was told of how the weights in a file were made; None where the file says nothing.
+
+    Raises:
+        WeightsError: what it says is no JSON object.
+    """
+    if path.suffix != ".safetensors":
+        return None
+    with safe_open(path, framework="pt") as file:
+        text = (file.metadata() or {}).get(ABOUT)
+    if text is None:
+        return None
+    try:
+        found = parse_json(text.encode())
+    except NotJSONError as error:
+        raise WeightsError(f"{path}: what it says of its training is no JSON ({error}): {GET_AGAIN}.") from error
+    if not isinstance(found, dict):
+        raise WeightsError(f"{path}: what it says of its training is no JSON object: {GET_AGAIN}.")
+    return found
 
 
 class _Safetensors:

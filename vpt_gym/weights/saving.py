@@ -6,6 +6,7 @@ import json
 import math
 import shutil
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from torch import Tensor
 from vpt_gym.config import VPTConfig
 from vpt_gym.errors import OptionError, WeightsError
 from vpt_gym.nn import VPTNet
+from vpt_gym.weights.files import ABOUT
 from vpt_gym.weights.heads import VPTHeads
 from vpt_gym.weights.json_files import NotJSONError, parse_json
 from vpt_gym.weights.names import table
@@ -25,7 +27,9 @@ from vpt_gym.weights.source import CONFIG_FILE, WEIGHTS_FILE
 __all__ = ["policy_options", "save_checkpoint"]
 
 
-def save_checkpoint(net: VPTNet, heads: VPTHeads | None, folder: Path | str) -> Path:
+def save_checkpoint(
+    net: VPTNet, heads: VPTHeads | None, folder: Path | str, *, training: Mapping[str, Any] | None = None
+) -> Path:
     """Writes `model.safetensors`, under VPT's own names, and `config.json` into a folder, whole or not at all.
 
     `load_encoder(folder)` opens it, and so does MineStudio's `VPTPolicy.from_pretrained(folder)`: for heads of other parts than
@@ -35,6 +39,7 @@ def save_checkpoint(net: VPTNet, heads: VPTHeads | None, folder: Path | str) -> 
         net: a network as it is defined, such as `load_network` gives it, in any precision, which is kept.
         heads: `encoder.heads`, or `VPTHeads.from_state_dict`; None for the network alone.
         folder: new, empty, or one that holds a checkpoint, which is replaced.
+        training: how the weights were made, JSON values, for `encoder.describe()`: kept inside `model.safetensors`.
 
     Returns:
         The folder.
@@ -46,6 +51,7 @@ def save_checkpoint(net: VPTNet, heads: VPTHeads | None, folder: Path | str) -> 
     """
     target = Path(folder).expanduser()
     tensors = _tensors(net, heads)
+    metadata = {"format": "pt"} | ({} if training is None else {ABOUT: json.dumps(training)})
     config: dict[str, Any] = {"policy_kwargs": policy_options(net.config)}
     if heads is not None:
         config["temperature"] = heads.temperature
@@ -61,7 +67,7 @@ def save_checkpoint(net: VPTNet, heads: VPTHeads | None, folder: Path | str) -> 
         ) as place:
             written, before = Path(place, "new"), Path(place, "old")
             written.mkdir()
-            save_file(tensors, written / WEIGHTS_FILE, metadata={"format": "pt"})
+            save_file(tensors, written / WEIGHTS_FILE, metadata=metadata)
             (written / CONFIG_FILE).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
             # safetensors makes a file that its owner alone may read; the umask says who else may.
             shutil.copymode(written / CONFIG_FILE, written / WEIGHTS_FILE)

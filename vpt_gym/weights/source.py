@@ -11,6 +11,7 @@ from urllib.parse import parse_qsl
 
 from vpt_gym.config import PRESETS
 from vpt_gym.errors import WeightsError
+from vpt_gym.weights.embedded import EMBEDDED, embedded_folder
 from vpt_gym.weights.files import check_is_data, check_is_file
 from vpt_gym.weights.folders import joining_tool
 from vpt_gym.weights.hub import fetch
@@ -29,7 +30,7 @@ _HUB_ID = re.compile(r"(?P<repo>[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)(@(?P<revi
 _LARGEST_SEED = 2**63 - 1
 _FORMS = (
     "a hub repository (owner/name or owner/name@revision), a folder with model.safetensors, a .safetensors, .weights, "
-    ".ckpt, .pt, .pth or .bin file, or random:<preset>"
+    f".ckpt, .pt, .pth or .bin file, {', '.join(EMBEDDED)} or random:<preset>"
 )
 
 
@@ -75,8 +76,8 @@ def resolve(source: str) -> ResolvedSource:
         source: a hub repository (`owner/name`, `owner/name@revision`) or a folder, with `model.safetensors`, or
             `pytorch_model.bin`, or the index and the parts of either, and perhaps `config.json`; a `.safetensors` file or an
             index; an OpenAI `.weights` file, described by the `.model` of the same name beside it or by `?model=PATH`; a
-            Lightning `.ckpt` of MineStudio; any other file that torch.save wrote (`.pt`, `.pth`, `.bin`); `random:<preset>`,
-            perhaps with `?seed=N`.
+            Lightning `.ckpt` of MineStudio; any other file that torch.save wrote (`.pt`, `.pth`, `.bin`); `doom:mini`, which
+            lies in the package; `random:<preset>`, perhaps with `?seed=N`.
 
     Returns:
         The files, and an identity under which loaded weights can be shared.
@@ -88,6 +89,9 @@ def resolve(source: str) -> ResolvedSource:
         raise WeightsError(f"A source of weights is a string, not {type(source).__name__}: give {_FORMS}.")
     if source.startswith("random:"):
         return _untrained(source)
+    if source.startswith("doom:"):
+        folder = embedded_folder(source)
+        return _from_files(source, folder / WEIGHTS_FILE, folder / CONFIG_FILE)
     name, question_mark, query = source.partition("?")
     try:
         if source and (path := _path(source)).exists():

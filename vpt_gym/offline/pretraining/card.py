@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import csv
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from matplotlib.figure import Figure
 
 from vpt_gym.offline.pretraining.config import PretrainingConfig
 from vpt_gym.running.files import write_atomically
 
-__all__ = ["read_figures", "write_card", "write_curves"]
+__all__ = ["read_figures", "training_facts", "write_card", "write_curves"]
 
 
 def read_figures(file: Path) -> dict[str, list[tuple[int, float]]]:
@@ -52,32 +54,66 @@ def write_curves(log: Path, target: Path) -> None:
     write_atomically(target, figure.savefig)
 
 
-def write_card(config: PretrainingConfig, steps: int) -> None:
-    """README.md, as the hub shows it."""
+def training_facts(config: PretrainingConfig, steps: int) -> dict[str, Any]:
+    """How the weights of a training were made, JSON values without any path: what goes with the weights.
+
+    Args:
+        config: of the training; its log is read for the figures of the last validation.
+        steps: that were made.
+    """
     figures = read_figures(config.out / "logs" / "metrics.csv")
-    last = {name: points[-1][1] for name, points in figures.items() if name.startswith("val/")}
+    return {
+        "name": config.out.name,
+        "from": Path(config.source).name if Path(config.source).exists() else config.source,
+        "trained": config.train,
+        "recordings": [Path(name).name for name in config.datasets],
+        "objectives": dict(config.objective),
+        "steps": steps,
+        "frames": steps * config.rows * config.length,
+        "seed": config.seed,
+        "validation": {
+            name.removeprefix("val/"): points[-1][1]
+            for name, points in sorted(figures.items())
+            if name.startswith("val/")
+        },
+    }
+
+
+def write_card(target: Path, facts: Mapping[str, Any], fingerprint: str, *, source: str, licence: str | None) -> None:
+    """README.md, as the hub shows it.
+
+    Args:
+        target: the file.
+        facts: of `training_facts`; with `hours`, how long it took.
+        fingerprint: of the encoder with layer `final`.
+        source: that `load_encoder` takes.
+        licence: under which recordings and weights may be used; None asks the reader to say so.
+    """
+    hours = f" in {facts['hours']:g} hours" if "hours" in facts else ""
     lines = [
         "---",
         "library_name: vpt-gym",
         "tags: [reinforcement-learning, imitation-learning, VPT]",
         "---",
-        f"# {config.out.name}",
+        f"# {facts['name']}",
         "",
-        f"A VPT network, started from `{config.source}`, trained (`--train {config.train}`) for {steps:,} steps of "
-        f"{config.rows} x {config.length} frames with vpt-gym. It is not one of OpenAI's.",
+        f"A VPT network, started from `{facts['from']}`, trained (`--train {facts['trained']}`) for {facts['steps']:,} steps, "
+        f"{facts['frames']:,} frames{hours}, with vpt-gym. It is not one of OpenAI's.",
         "",
         "```python",
-        f'encoder = vpt_gym.load_encoder("{config.out.name}")',
+        f'encoder = vpt_gym.load_encoder("{source}")',
         "```",
         "",
-        f"Recordings: {', '.join(Path(name).name for name in config.datasets)}. "
-        f"Objectives: {', '.join(f'{name} (weight {weight:g})' for name, weight in config.objective.items())}.",
+        f"Recordings: {', '.join(facts['recordings'])}. "
+        f"Objectives: {', '.join(f'{name} (weight {weight:g})' for name, weight in facts['objectives'].items())}.",
         "",
         "| validation | value |",
         "|---|---|",
-        *(f"| {name.removeprefix('val/')} | {value:.4g} |" for name, value in sorted(last.items())),
+        *(f"| {name} | {value:.4g} |" for name, value in facts["validation"].items()),
         "",
-        "Licence: say here under which one the recordings and these weights may be used.",
+        f"Fingerprint: `{fingerprint}`.",
+        "",
+        f"Licence: {licence or 'say here under which one the recordings and these weights may be used'}.",
         "",
     ]
-    write_atomically(config.out / "README.md", lambda part: part.write_text("\n".join(lines), encoding="utf-8"))
+    write_atomically(target, lambda part: part.write_text("\n".join(lines), encoding="utf-8"))

@@ -11,9 +11,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Final
 
+from vpt_gym.encoders import load_encoder
 from vpt_gym.encoders.loading import load_network
 from vpt_gym.errors import RecordingError, VPTGymError
-from vpt_gym.offline.pretraining.card import write_card, write_curves
+from vpt_gym.offline.pretraining.card import training_facts, write_card, write_curves
 from vpt_gym.offline.pretraining.config import PretrainingConfig
 from vpt_gym.offline.pretraining.engine import import_lightning
 from vpt_gym.offline.pretraining.module import Pretraining, lightning_module
@@ -136,12 +137,13 @@ def _fit(config: PretrainingConfig, module: Pretraining, pieces: Mapping[str, Pi
 
 def _publish(config: PretrainingConfig, policy: TrunkPolicy, module: Pretraining) -> None:
     """Checkpoint and card, each file whole."""
-    heads = policy.heads()
+    facts = training_facts(config, int(module.global_step))
     with tempfile.TemporaryDirectory(dir=config.out, prefix=".") as place:
-        folder = save_checkpoint(policy.net, heads, Path(place, "encoder"))
+        folder = save_checkpoint(policy.net, policy.heads(), Path(place, "encoder"), training=facts)
         for file in sorted(folder.iterdir()):
             file.replace(config.out / file.name)
-    write_card(config, int(module.global_step))
+    fingerprint = load_encoder(str(config.out), device="cpu", backend="plain").fingerprint
+    write_card(config.out / "README.md", facts, fingerprint, source=config.out.name, licence=None)
 
 
 def _recordings(name: str) -> list[Recording]:
