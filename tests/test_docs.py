@@ -137,6 +137,7 @@ def test_commands_in_the_help_parse(capsys: pytest.CaptureFixture[str]) -> None:
         ["--help"],
         ["train", "--help"],
         ["eval", "--help"],
+        ["compare", "--help"],
         ["inspect", "--help"],
         ["bench", "--help"],
         ["encode", "--help"],

@@ -21,7 +21,9 @@ Load = Callable[..., Encoder]
 _TABLE: Final[dict[str, str]] = {
     "doom": "vpt:load_vpt",
     "efficientnet-lite0": "image:load_efficientnet_lite0",
+    "frames": "frames:load_frames",
     "random": "vpt:load_vpt",
+    "reset": "forgetful:load_reset",
     "timm": "image:load_timm",
 }
 """Scheme to a module of this room and its function, one line a kind. By name, since what a module needs may be missing."""

@@ -87,7 +87,10 @@ class FrameEncoder(nn.Module):
 
     def _pass(self, frames_nhwc: Tensor) -> Tensor:
         # Dividing in float32, before any rounding to a shorter type, is what VPT was trained with (`ImgPreprocessing`).
-        x_nchw = frames_nhwc.permute(0, 3, 1, 2).to(torch.float32).div_(255).to(self.dense.weight.dtype)
+        return self.convolve(frames_nhwc.permute(0, 3, 1, 2).to(torch.float32).div_(255).to(self.dense.weight.dtype))
+
+    def convolve(self, x_nchw: Tensor) -> Tensor:
+        """Colours [N, 3, frame_size, frame_size] from 0 to 1 -> [N, hidden_size], all at once."""
         for stack in self.stacks:
             x_nchw = stack(x_nchw)
         # `flatten` of a channels-last tensor yields the channel-major order that the checkpoint's dense layer expects.

@@ -17,7 +17,7 @@ from vpt_gym.offline.dataset import LatentDataset
 from vpt_gym.offline.plan import ProbingConfig
 from vpt_gym.offline.recordings import Array
 
-__all__ = ["Probe", "probe"]
+__all__ = ["Probe", "fit", "probe", "scaled"]
 
 PENALTIES: Final = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
 """On the squared weights, for latents of variance 1; the best on episodes that are held out inside the training is taken."""
@@ -75,14 +75,14 @@ def probe(
             f"{dataset.path} has {len(dataset)} episodes, but probing takes three: to fit, to choose the penalty, and to score."
         )
     train, held = split_episodes(dataset, config.validation, config.seed)
-    fit, choose = _split(train, config)
-    sets = [_read(dataset, episodes, labels, config) for episodes in (fit, choose, held)]
+    fitted, choose = _split(train, config)
+    sets = [_read(dataset, episodes, labels, config) for episodes in (fitted, choose, held)]
     found = []
     for name, column in _columns(sets[0][1], labels):
         targets = [column(rows) for _, rows in sets]
         for layer, part in _layers(dataset):
-            latents = [_scaled(each[:, part], sets[0][0][:, part]) for each, _ in sets]
-            kind, score, baseline = _fit(latents, targets, name)
+            latents = [scaled(each[:, part], sets[0][0][:, part]) for each, _ in sets]
+            kind, score, baseline = fit(latents, targets, name)
             found.append(Probe(name, layer, kind, score, baseline, len(targets[0]) + len(targets[1])))
     return found
 
@@ -134,15 +134,28 @@ def _layers(dataset: LatentDataset) -> list[tuple[str, slice]]:
     return parts if len(names) == 1 else [*parts, ("all", slice(None))]
 
 
-def _scaled(latents_nd: Array, reference_nd: Array) -> npt.NDArray[np.float32]:
+def scaled(latents_nd: Array, reference_nd: Array) -> npt.NDArray[np.float32]:
+    """Latents [N, D] less the mean of reference latents [M, D], over their deviation."""
     mean_d = reference_nd.mean(axis=0, dtype=np.float64)
     scale_d = np.maximum(reference_nd.std(axis=0, dtype=np.float64), 1e-6)
     scaled_nd: npt.NDArray[np.float32] = ((latents_nd - mean_d) / scale_d).astype(np.float32)
     return scaled_nd
 
 
-def _fit(latents: list[Array], targets: list[Array], name: str) -> tuple[str, float, float]:
-    """The kind, the score on the last of three parts, and what answering the same always scores there."""
+def fit(latents: list[Array], targets: list[Array], name: str) -> tuple[str, float, float]:
+    """Fits a probe on the first of three parts, chooses its penalty on the second.
+
+    Args:
+        latents: float32 [n, D] of each part, `scaled` alike.
+        targets: [n] of each part.
+        name: of the label, for messages.
+
+    Returns:
+        The kind, the score on the third part, and what answering the same always scores there.
+
+    Raises:
+        RecordingError: a target is not finite.
+    """
     if not all(np.isfinite(values).all() for values in targets):
         raise RecordingError(
             f"The label {name!r} is not finite in every frame: leave those recordings out, or mend it."

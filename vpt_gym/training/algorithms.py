@@ -16,6 +16,7 @@ from gymnasium import spaces
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv
 
+from vpt_gym.config import FRAME_SIZE
 from vpt_gym.encoders import Encoder
 from vpt_gym.errors import OptionError, VPTGymError
 from vpt_gym.heads import KLPPO, PretrainedHeadPolicy
@@ -23,6 +24,7 @@ from vpt_gym.latents import latent_box
 from vpt_gym.training.classes import algorithm_class
 from vpt_gym.training.config import TrainingConfig
 from vpt_gym.training.folder import RunFolder
+from vpt_gym.training.pixels import IMAGE, extractor, frame_space
 from vpt_gym.training.scaling import read_pickled_scaling, read_scaling, scaled
 
 __all__ = ["build_model", "check_algorithm", "load_model", "load_statistics", "normalized"]
@@ -79,7 +81,9 @@ def build_model(config: TrainingConfig, venv: VecEnv, encoder: Encoder, **change
         OptionError: the algorithm cannot be built so.
     """
     if not _has_own_heads(config):
-        return _build(config, venv, {"net_arch": list(config.net_arch)}, changes)
+        return _build(config, venv, _policy_kwargs(config), changes)
+    if config.pixels != "none":
+        raise OptionError("KLPPO trains VPT's own heads, which see the latent alone; leave --pixels out.")
     if config.net_arch:
         raise OptionError("KLPPO trains VPT's own heads, which have no net_arch; leave --net-arch out.")
     heads = getattr(encoder, "heads", None)
@@ -107,12 +111,21 @@ def check_algorithm(
     if _has_own_heads(config):
         return  # which say themselves what they fit, once they are loaded
     space: spaces.Space[Any] = latent_box(2)
+    entries: dict[str, spaces.Space[Any]] = {}
+    if config.pixels != "none":
+        entries[IMAGE] = frame_space(FRAME_SIZE)
     if config.keep:
         assert isinstance(observation_space, spaces.Dict)
-        space = spaces.Dict({"latent": space, **{key: observation_space[key] for key in config.keep}})
+        entries |= {key: observation_space[key] for key in config.keep}
+    if entries:
+        space = spaces.Dict({"latent": space, **entries})
     blank = DummyVecEnv([lambda: _Blank(space, action_space) for _ in range(config.n_envs)])
     small = {"buffer_size": config.n_envs} if "buffer_size" in config.resolved else {}
-    _build(config, normalized(config, blank), {"net_arch": list(config.net_arch)}, small)
+    _build(config, normalized(config, blank), _policy_kwargs(config), small)
+
+
+def _policy_kwargs(config: TrainingConfig) -> dict[str, Any]:
+    return {"net_arch": list(config.net_arch), **(extractor(config.pixels) if config.pixels != "none" else {})}
 
 
 class _Blank(gym.Env[Any, Any]):
@@ -147,7 +160,7 @@ def _build(
             venv,
             policy_kwargs=policy_kwargs,
             seed=config.seed,
-            device=HEAD_DEVICE,
+            device=HEAD_DEVICE if config.pixels == "none" else "auto",
             **options,
         )
     except (AssertionError, NotImplementedError, TypeError, ValueError) as error:

@@ -62,6 +62,9 @@ ALGORITHMS: Final[Mapping[str, Algorithm]] = {
 }
 """The algorithms with defaults for latents, by the name that `--algo` takes; others come by the name of their class."""
 
+_WITH_CONVOLUTIONS: Final[Mapping[str, Mapping[str, Any]]] = {"ppo": {"learning_rate": 3e-4}}
+"""Other defaults where convolutions are trained too: Stable-Baselines3's own, since what suits a linear head breaks them."""
+
 ALGORITHM: Final = Kind(
     f"one of {', '.join(ALGORITHMS)}, or the class of an algorithm", "NAME", lambda v: isinstance(v, str)
 )
@@ -139,6 +142,15 @@ class TrainingConfig:
         tuple[str, ...],
         _environment("other keys of a Dict observation that the head sees beside the latent", metavar="KEY"),
     ] = ()
+    pixels: Annotated[
+        str,
+        _learning(
+            "a network that is trained with the head on the frame of the moment, beside the latent: cnn is "
+            "Stable-Baselines3's, impala VPT's convolutions at IMPALA's width; with the encoder frames:128, which "
+            "is none, in its place",
+            one_of("none", "cnn", "impala"),
+        ),
+    ] = "none"
     algo: Annotated[
         str,
         _learning(
@@ -211,7 +223,8 @@ class TrainingConfig:
     @property
     def resolved(self) -> dict[str, Any]:
         """Every hyperparameter of the algorithm, chosen or default."""
-        return {**self.algorithm.defaults, **self.hyperparameters}
+        convolutions = {} if self.pixels == "none" else _WITH_CONVOLUTIONS.get(self.algo, {})
+        return {**self.algorithm.defaults, **convolutions, **self.hyperparameters}
 
     @property
     def rollout_steps(self) -> int:

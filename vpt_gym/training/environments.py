@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 import gymnasium as gym
@@ -15,6 +15,7 @@ from vpt_gym.rollout.make import make_latent_vec_env
 from vpt_gym.rollout.workers import WorkerVecEnv
 from vpt_gym.training.algorithms import check_algorithm
 from vpt_gym.training.config import ALGORITHMS, TrainingConfig
+from vpt_gym.training.pixels import IMAGE, maker
 from vpt_gym.wrappers.observations import check_keep
 from vpt_gym.wrappers.sb3 import VecVPTLatent
 
@@ -76,13 +77,18 @@ def latent_envs(config: TrainingConfig, encoder: Encoder, n_envs: int) -> VecVPT
     Raises:
         VPTGymError: as for `make_latent_vec_env`.
     """
+    env_id: str | Callable[..., gym.Env[Any, Any]] = config.env_id
+    image_key, keep = config.image_key, config.keep
+    if config.pixels != "none":
+        env_id = maker(config.env_id, encoder.frame_size, image_key, (*keep, *encoder.also_reads))
+        image_key, keep = IMAGE, (IMAGE, *keep)
     return make_latent_vec_env(
-        config.env_id,
+        env_id,
         n_envs,
         encoder=encoder,
         env_kwargs=config.env_kwargs,
-        image_key=config.image_key,
-        keep=config.keep,
+        image_key=image_key,
+        keep=keep,
         vec_env_cls=WorkerVecEnv,
     )
 

@@ -12,6 +12,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 from gymnasium import spaces
+from stable_baselines3.common.preprocessing import is_image_space
 from stable_baselines3.common.running_mean_std import RunningMeanStd
 from stable_baselines3.common.vec_env import VecEnv, VecNormalize
 
@@ -28,7 +29,8 @@ LATENT: Final = "latent"
 
 
 def scaled(venv: VecEnv, *, gamma: float, observations: bool = True) -> VecNormalize:
-    """VecNormalize around environments of latents: the latent and the kept entries that are numbers, a Box each, are scaled.
+    """VecNormalize around environments of latents: the latent and the kept entries that are numbers, a Box each, are scaled;
+    pictures, which the policy scales itself, are not.
 
     Args:
         venv: the environments.
@@ -42,7 +44,7 @@ def _scaled_keys(venv: VecEnv, observations: bool) -> list[str] | None:
     space = venv.observation_space
     if not observations or not isinstance(space, spaces.Dict):
         return None
-    return [key for key, entry in space.spaces.items() if isinstance(entry, spaces.Box)]
+    return [key for key, entry in space.spaces.items() if isinstance(entry, spaces.Box) and not is_image_space(entry)]
 
 
 def scaling_values(venv: VecNormalize) -> dict[str, Any]:
