@@ -1,0 +1,138 @@
+"""What `doom:mini` is worth in scenarios that it never saw: linear probes of what is in view, and fine-tuning.
+
+    python benchmarks/doom_judge.py probe        # of angle and size of the nearest object, beside untrained networks
+    python benchmarks/doom_judge.py finetune     # all of it against its heads alone, on 50,000 frames of DefendCenter
+
+What PPO makes of it is one command of the package (docs/evidence.md):
+
+    vpt-gym compare VizdoomDefendCenter-v1 ... --encoders doom:mini "random:mini?seed=0" --seeds 5
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+from doom_mini import FRAME_SKIP, HELD_OUT, RANDOM_SHARE, record_play
+from numpy.typing import NDArray
+
+from vpt_gym.config import PRESETS
+from vpt_gym.encoders import load_encoder
+from vpt_gym.envs import doom
+from vpt_gym.offline.pretraining.card import read_figures
+from vpt_gym.offline.pretraining.config import PretrainingConfig
+from vpt_gym.offline.pretraining.run import pretrain
+from vpt_gym.offline.probing import fit, scaled
+from vpt_gym.offline.recorder import record
+
+ENCODERS = ("doom:mini", "random:mini?seed=0", "random:mini?seed=1")
+LAYERS = ("cnn", "final")
+LABELS = ("angle", "size")
+NOTHING = -9.0
+"""Stands in the recordings where no object is in view."""
+
+
+def in_view(env: gym.Env[Any, Any]) -> dict[str, NDArray[np.float32]]:
+    """Angle and size of the nearest object, to be kept beside a frame."""
+    found = doom.nearest(env) or (NOTHING, NOTHING)
+    return {"nearest": np.array(found, np.float32)}
+
+
+def record_views(folder: Path, scenario: str, frames: int) -> Path:
+    """Records play with what is in view beside it."""
+    return record(
+        lambda: gym.make(f"Vizdoom{scenario}-v1", **doom.buffers(buttons=True, frame_skip=FRAME_SKIP)),
+        doom.Player,
+        folder / scenario,
+        frames=frames,
+        frame_size=PRESETS["mini"].frame_size,
+        image_key="screen",
+        seed=2,
+        random_share=RANDOM_SHARE,
+        targets=in_view,
+    )
+
+
+def latents_of(source: str, files: list[Path]) -> tuple[dict[str, NDArray[Any]], NDArray[Any], NDArray[Any]]:
+    """Latents [N, D] by layer, labels [N, 2] and episode numbers [N] of all frames in which there is an object."""
+    kept: dict[str, list[NDArray[Any]]] = {layer: [] for layer in LAYERS}
+    labels, episodes = [], []
+    for layer in LAYERS:
+        encoder = load_encoder(source, layer=layer)
+        for index, file in enumerate(files):
+            with np.load(file) as arrays:
+                frames_thwc, nearest_t2 = arrays["frames"], arrays["nearest"]
+            seen_t = nearest_t2[:, 0] != NOTHING
+            kept[layer].append(encoder.encode(frames_thwc[None]).numpy()[0][seen_t])
+            if layer == LAYERS[0]:
+                labels.append(nearest_t2[seen_t])
+                episodes.append(np.full(int(seen_t.sum()), index))
+    return {layer: np.concatenate(parts) for layer, parts in kept.items()}, *map(np.concatenate, (labels, episodes))  # type: ignore[return-value]
+
+
+def probe(folder: Path, frames: int) -> None:
+    """A table of R^2 on held-out episodes."""
+    print(f"R^2 on held-out episodes; {frames:,} frames a scenario, of which those count that show an object\n")
+    columns = [f"{label}, {layer}" for label in LABELS for layer in LAYERS]
+    print("| scenario | encoder | " + " | ".join(columns) + " |")
+    print("|---|---|" + "---|" * len(columns))
+    for scenario in HELD_OUT:
+        files = sorted(record_views(folder / "views", scenario, frames).glob("episode-*.npz"))
+        for source in ENCODERS:
+            by_layer, labels, episodes = latents_of(source, files)
+            part = np.random.default_rng(0).permutation(len(files))[episodes] % 5
+            # Three fifths of the episodes to fit, one to choose the penalty, one to score.
+            rows = [part >= 2, part == 1, part == 0]
+            scores = []
+            for place in range(len(LABELS)):
+                for layer in LAYERS:
+                    latents = by_layer[layer]
+                    parts = [scaled(latents[chosen], latents[rows[0]]) for chosen in rows]
+                    scores.append(fit(parts, [labels[chosen, place] for chosen in rows], LABELS[place])[1])
+            print(f"| {scenario} | {source} | " + " | ".join(f"{score:.2f}" for score in scores) + " |", flush=True)
+
+
+def finetune(folder: Path, frames: int, steps: int) -> None:
+    """`doom:mini` trained on against itself with its heads alone, from the same recordings."""
+    scenario = "DefendCenter"
+    record_play(folder / "play", scenario, frames)
+    print(f"{scenario}, {steps} steps of 256 frames; the figures are of recordings that were only looked at\n")
+    print("| trained | clone loss | exact buttons |\n|---|---|---|")
+    for what in ("heads", "all"):
+        out = pretrain(
+            PretrainingConfig(
+                datasets=(str(folder / "play" / scenario),),
+                out=folder / f"finetuned-{what}",
+                source="doom:mini",
+                train=what,
+                steps=steps,
+                learning_rate=5e-4,
+                warm_up=20,
+                validation=0.1,
+                validate_every=max(1, steps // 4),
+            )
+        )
+        figures = read_figures(out / "logs" / "metrics.csv")
+        loss, right = figures["val/clone_loss"][-1][1], figures["val/accuracy"][-1][1]
+        print(f"| {what} | {loss:.3f} | {right:.1%} |", flush=True)
+
+
+def main() -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=("probe", "finetune"))
+    parser.add_argument("--folder", type=Path, default=Path("runs/doom-judge"))
+    parser.add_argument("--frames", type=int, help="default: 6,000 of each scenario to probe, 50,000 to fine-tune")
+    parser.add_argument("--steps", type=int, default=200, help="of fine-tuning")
+    options = parser.parse_args()
+    if options.what == "probe":
+        probe(options.folder, options.frames or 6_000)
+    else:
+        finetune(options.folder, options.frames or 50_000, options.steps)
+
+
+if __name__ == "__main__":
+    main()
