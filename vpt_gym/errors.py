@@ -10,6 +10,7 @@ from typing import Any
 
 __all__ = [
     "EnvironmentCrashed",
+    "EnvironmentFailedError",
     "NonFiniteLatent",
     "ObservationError",
     "OptionError",
@@ -29,6 +30,10 @@ class EnvironmentCrashed(VPTGymError, RuntimeError):  # noqa: N818 - it says wha
 
     The message carries what the simulator reported. The next `reset` starts the game anew.
     """
+
+
+class EnvironmentFailedError(VPTGymError, RuntimeError):
+    """An environment in a worker cannot be made, or has failed so often in a row that making it anew is of no use."""
 
 
 class NonFiniteLatent(VPTGymError, ArithmeticError):  # noqa: N818 - it says what happened
