@@ -41,11 +41,13 @@ class NonFiniteLatent(VPTGymError, ArithmeticError):  # noqa: N818 - it says wha
 
     Attributes:
         rows: whose latents.
+        frames: of these rows, uint8 [n, H, W, 3], where a wrapper has them.
     """
 
     def __init__(self, message: str, rows: list[int]) -> None:
         super().__init__(message)
         self.rows = rows
+        self.frames: Any = None
 
     def __reduce__(self) -> tuple[Any, ...]:
         return NonFiniteLatent, (str(self), self.rows)

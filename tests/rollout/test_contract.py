@@ -1,4 +1,4 @@
-"""One contract for every kind of worker: what fails is begun anew, the learner sees an ordinary transition, others see nothing."""
+"""One contract for every kind of worker: what fails is begun anew, and is one ordinary transition for the learner."""
 
 from __future__ import annotations
 
@@ -130,7 +130,7 @@ def test_nothing_is_left_of_a_worker_that_failed(fault: str, make: Maker) -> Non
     assert gone(mine)
     assert gone(game)
     assert venv.env_method("processes")[1] == theirs
-    processes = sum(venv.env_method("processes"), [])
+    processes = [process for mine in venv.env_method("processes") for process in mine]
     assert all(not gone(process, 0.0) for process in processes)
     venv.close()
     assert all(gone(process) for process in processes)

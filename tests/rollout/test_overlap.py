@@ -37,7 +37,7 @@ def eager(venv: VecVPTLatent) -> list[list[int]]:
         return step(frames, first, rows=rows)
 
     venv.latent_stream.step = noted  # type: ignore[method-assign]
-    venv._expected_seconds = lambda rows: -1.0  # type: ignore[method-assign]
+    venv._expected_seconds = lambda _: -1.0  # type: ignore[method-assign]
     return calls
 
 

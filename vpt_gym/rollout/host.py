@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import signal
+import time
 import traceback
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -19,8 +21,21 @@ from vpt_gym.errors import EnvironmentCrashed, VPTGymError
 
 __all__ = ["Answer", "EnvHost", "Faulty", "stay_deaf"]
 
-_SAME: Final = (AssertionError, AttributeError, IndexError, KeyError, NotImplementedError, RuntimeError, TypeError, ValueError)
+_SAME: Final = (
+    AssertionError,
+    AttributeError,
+    IndexError,
+    KeyError,
+    NotImplementedError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+)
 """Errors of a called method that are raised in the learner as what they are; others are a RuntimeError there."""
+
+
+REPLAY_SECONDS: Final = 60.0
+"""Longer episodes are not played again when a run is resumed."""
 
 
 class Answer(NamedTuple):
@@ -49,6 +64,13 @@ class EnvHost:
     def __init__(self, make: Callable[[], gym.Env[Any, Any]]) -> None:
         self._make_env = make
         self._env: Any = None
+        self._opened: dict[str, Any] | None = None
+        """What the running episode was opened with."""
+        self._actions: list[Any] = []
+        self._seconds = 0.0
+        """That the episode has taken."""
+        self._seen: Any = None
+        """Its newest observation."""
 
     def ask(self, command: str, arguments: tuple[Any, ...]) -> Answer:
         """The answer to one command: `make`, `reset`, `step`, `close`, or another that VecEnvs have."""
@@ -69,18 +91,47 @@ class EnvHost:
         return self._env.observation_space, self._env.action_space
 
     def _reset(self, seed: int | None, options: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+        began = time.monotonic()
+        self._opened = {"seed": seed, "options": options, "random": None if seed is not None else self._random_state()}
         observation, info = self._env.reset(seed=seed, **({"options": options} if options else {}))
         self._check(observation, info)
+        self._actions, self._seconds, self._seen = [], time.monotonic() - began, observation
         return observation, info
 
     def _step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        began = time.monotonic()
         observation, reward, terminated, truncated, info = self._env.step(action)
         self._check(observation, info)
+        self._actions.append(action)
+        self._seconds += time.monotonic() - began
+        self._seen = observation
         with np.errstate(over="ignore"):
             finite = np.isfinite(np.float32(reward))
         if not finite:
             raise Faulty(f"the reward is not finite as a float32 ({reward})")
         return observation, float(reward), bool(terminated), bool(truncated), info
+
+    def _history(self) -> dict[str, Any] | None:
+        """What the running episode can be played again from, after which it goes on; None for none that could be."""
+        if self._opened is None or self._seconds > REPLAY_SECONDS or getattr(self._env.spec, "nondeterministic", False):
+            return None
+        actions = np.stack([np.asarray(action) for action in self._actions]) if self._actions else None
+        return {**self._opened, "actions": actions, "seen": _digest(self._seen)}
+
+    def _replay(self, history: Mapping[str, Any]) -> Any:
+        """Plays an episode again in a new environment: its newest observation, or None where that is another than it was."""
+        if history["random"] is not None:
+            self._env.reset(seed=0)
+            self._env.unwrapped.np_random.bit_generator.state = history["random"]
+        self._reset(history["seed"], history["options"])
+        self._opened = {name: history[name] for name in ("seed", "options", "random")}
+        for action in () if history["actions"] is None else history["actions"]:
+            self._step(action)
+        return self._seen if _digest(self._seen) == history["seen"] else None
+
+    def _random_state(self) -> dict[str, Any] | None:
+        generator = getattr(self._env.unwrapped, "np_random", None)
+        return None if generator is None else generator.bit_generator.state
 
     def _close(self) -> None:
         self.close()
@@ -142,6 +193,23 @@ def _check_array(array: npt.NDArray[Any], space: spaces.Box, what: str) -> None:
         with np.errstate(over="ignore"):
             if not np.isfinite(array.astype(np.float32, copy=False)).all():
                 raise Faulty(f"{what} is not finite")
+
+
+def _digest(observation: Any) -> str:
+    """Equal for equal observations."""
+    digest = hashlib.sha256()
+    waiting = [observation]
+    while waiting:
+        each = waiting.pop()
+        if isinstance(each, Mapping):
+            waiting += [each[key] for key in sorted(each)]
+        elif isinstance(each, tuple):
+            waiting += each
+        else:
+            array = np.ascontiguousarray(each)
+            digest.update(f"{array.dtype} {array.shape}".encode())
+            digest.update(array.tobytes())
+    return digest.hexdigest()
 
 
 def _words(error: Exception) -> str:

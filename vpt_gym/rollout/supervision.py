@@ -32,6 +32,10 @@ HEALTHY_STEPS: Final = 100
 """Steps after which an environment that was made anew counts as well again; the end of an episode says so too."""
 
 
+_jitter = random.Random()
+"""Not the generator that trainings seed and keep."""
+
+
 class Gone(Exception):  # noqa: N818 - it never leaves the room
     """A worker is no longer there; the words say how it ended."""
 
@@ -78,7 +82,7 @@ class Terms:
     def wait(self, failures: int) -> float:
         """Seconds before the next attempt; drawn, so that environments that failed together do not start together."""
         longest = min(LONGEST_BACKOFF, self.backoff * 2.0 ** (failures - 1))
-        return longest * random.uniform(0.5, 1.0)
+        return longest * _jitter.uniform(0.5, 1.0)
 
 
 @dataclass
@@ -252,6 +256,35 @@ class SupervisedVecEnv(VecEnv):
             return [None] * self.num_envs
         return self._call(None, "render")
 
+    def histories(self) -> list[dict[str, Any] | None]:
+        """What each running episode can be played again from; None for one that cannot: its environment is not deterministic, or
+        it has taken more than a minute.
+        """
+        found = self._call(None, "history")
+        return [
+            None if history is None or at.fault else {**history, "base": at.seed, "lives": at.lives}
+            for at, history in zip(self._rows, found, strict=True)
+        ]
+
+    def replay(self, histories: Sequence[Mapping[str, Any] | None]) -> bool:
+        """Brings new environments to where others were when `histories` was called.
+
+        Returns:
+            Whether every environment shows what it showed then. If not, `reset` is to be called.
+        """
+        if len(histories) != self.num_envs or any(history is None for history in histories):
+            return False
+        for row, (at, history) in enumerate(zip(self._rows, histories, strict=True)):
+            at.answer = None
+            self._ask(row, "replay", history)
+        self._settle_all()
+        for at, history in zip(self._rows, histories, strict=True):
+            if at.answer is None or at.answer.kind == "error" or at.answer.value is None or history is None:
+                return False
+            at.observation = at.last = at.answer.value
+            at.opened, at.seed, at.lives = True, history["base"], history["lives"]
+        return True
+
     def close(self) -> None:
         """Ends every worker, within seconds whatever state it is in."""
         if self.closed:
@@ -400,7 +433,9 @@ class SupervisedVecEnv(VecEnv):
             at.fault = f"{cause} ({when})"
         limit = self.terms.max_failures
         if at.failures >= limit:
-            times = f"{at.failures} times in a row" if at.failures > 1 else "once, which is all that max_failures allows"
+            times = (
+                f"{at.failures} times in a row" if at.failures > 1 else "once, which is all that max_failures allows"
+            )
             raise EnvironmentFailedError(
                 f"Environment {row} of {len(self._rows)} failed {times}; the last cause, {when}: {cause}. Stepped alone in a "
                 "Python session, it shows its fault."
@@ -450,7 +485,9 @@ class SupervisedVecEnv(VecEnv):
 def _cannot_be_made(row: int, error: Exception) -> VPTGymError:
     if isinstance(error, VPTGymError):
         return error
-    return EnvironmentFailedError(f"Environment {row} cannot be made: {error}. Make it in a Python session to see more.")
+    return EnvironmentFailedError(
+        f"Environment {row} cannot be made: {error}. Make it in a Python session to see more."
+    )
 
 
 def _outline(space: Any) -> Any:

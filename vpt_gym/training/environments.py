@@ -12,9 +12,8 @@ from vpt_gym.errors import OptionError, VPTGymError
 from vpt_gym.frames import find_frames
 from vpt_gym.providers import qualified_id
 from vpt_gym.rollout.make import make_latent_vec_env
-from vpt_gym.rollout.workers import WorkerVecEnv
 from vpt_gym.training.algorithms import check_algorithm
-from vpt_gym.training.config import ALGORITHMS, TrainingConfig
+from vpt_gym.training.config import ALGORITHMS, FleetConfig, TrainingConfig
 from vpt_gym.wrappers.observations import check_keep
 from vpt_gym.wrappers.sb3 import VecVPTLatent
 
@@ -70,12 +69,15 @@ def check_env(config: TrainingConfig) -> float:
     return fps
 
 
-def latent_envs(config: TrainingConfig, encoder: Encoder, n_envs: int) -> VecVPTLatent:
-    """The run's environments, each in a process of its own, behind its encoder; `seed_each` gives them their seeds.
+def latent_envs(
+    config: TrainingConfig, encoder: Encoder, n_envs: int, fleet: FleetConfig | None = None
+) -> VecVPTLatent:
+    """The run's environments, each in a worker of its own, behind its encoder; `seed_each` gives them their seeds.
 
     Raises:
         VPTGymError: as for `make_latent_vec_env`.
     """
+    fleet = fleet or FleetConfig()
     return make_latent_vec_env(
         config.env_id,
         n_envs,
@@ -83,7 +85,9 @@ def latent_envs(config: TrainingConfig, encoder: Encoder, n_envs: int) -> VecVPT
         env_kwargs=config.env_kwargs,
         image_key=config.image_key,
         keep=config.keep,
-        vec_env_cls=WorkerVecEnv,
+        fleet=fleet.fleet,
+        vec_env_kwargs=fleet.vec_env_kwargs,
+        overlap=fleet.overlap,
     )
 
 

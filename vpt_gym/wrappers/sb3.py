@@ -16,7 +16,7 @@ from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecEnv,
 from torch import Tensor
 
 from vpt_gym.encoders import Encoder, Stream, as_encoder
-from vpt_gym.errors import ObservationError, OptionError, ResetNeeded
+from vpt_gym.errors import NonFiniteLatent, ObservationError, OptionError, ResetNeeded
 from vpt_gym.wrappers.chain import check_kind, layers
 from vpt_gym.wrappers.observations import LatentObservations, Latents, Seen, image_of, refuse_latents, some
 
@@ -194,7 +194,12 @@ class VecVPTLatent(VecEnvWrapper):
 
     def _encode(self, frames: Seen, first: npt.NDArray[np.bool_], rows: npt.NDArray[np.int64] | None = None) -> Latents:
         began = time.perf_counter()
-        latents = self._latent_observations.handed_out(self.latent_stream.step(frames, first, rows=rows))
+        try:
+            latents = self._latent_observations.handed_out(self.latent_stream.step(frames, first, rows=rows))
+        except NonFiniteLatent as error:
+            asked = list(range(self.num_envs)) if rows is None else rows.tolist()
+            error.frames = image_of(frames)[[asked.index(row) for row in error.rows]]
+            raise
         seconds = time.perf_counter() - began
         self.encoding_seconds += seconds
         count = len(first)
