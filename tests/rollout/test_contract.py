@@ -19,7 +19,6 @@ from vpt_gym.errors import EnvironmentFailedError, ObservationError, VPTGymError
 from vpt_gym.rollout import RayVecEnv, WorkerVecEnv
 from vpt_gym.rollout.supervision import SupervisedVecEnv, Terms
 
-KINDS = [WorkerVecEnv, RayVecEnv]
 Maker = Callable[..., SupervisedVecEnv]
 
 
@@ -32,12 +31,16 @@ def ray() -> Iterator[None]:
     found.shutdown()
 
 
-@pytest.fixture(params=KINDS, ids=["processes", "ray"])
+@pytest.fixture
 def kind(request: pytest.FixtureRequest) -> Any:
-    if request.param is WorkerVecEnv:
+    """Processes; in tests that are marked `both`, Ray's actors too, each of which takes seconds to start."""
+    if getattr(request, "param", WorkerVecEnv) is WorkerVecEnv:
         return WorkerVecEnv
     request.getfixturevalue("ray")
     return partial(RayVecEnv, num_cpus=0)
+
+
+both = pytest.mark.parametrize("kind", [WorkerVecEnv, RayVecEnv], ids=["processes", "ray"], indirect=True)
 
 
 @pytest.fixture
@@ -73,13 +76,15 @@ def gone(process: int, seconds: float = 15.0) -> bool:
     return False
 
 
-def test_every_fault_is_one_ordinary_transition(make: Maker) -> None:
+@both
+def test_every_fault_is_one_ordinary_transition(make: Maker, kind: Any) -> None:
     venv = make(length=1000)
     venv.seed(3)
     opening = venv.reset()
     drawn, last, steps = {int(opening[1, 0, 0, 1])}, opening[1].copy(), 0
-    for number, fault in enumerate(FAULTS, start=1):
-        for action in (0, number):
+    faults = FAULTS if kind is WorkerVecEnv else ("raise", "kill", "hang")
+    for fault in faults:
+        for action in (0, 1 + FAULTS.index(fault)):
             observations, rewards, dones, infos = venv.step(actions(0, action))
             steps += 1
             # The other one goes on, step by step.
@@ -96,9 +101,9 @@ def test_every_fault_is_one_ordinary_transition(make: Maker) -> None:
         # A picture of the new environment's, of an episode that was not played before.
         assert observations[1, 0, 0].tolist()[0::2] == [1, 0]
         drawn.add(int(observations[1, 0, 0, 1]))
-    assert venv.deaths == [0, len(FAULTS)]
-    assert venv.faults == len(FAULTS)
-    assert len(drawn) > len(FAULTS) // 2
+    assert venv.deaths == [0, len(faults)]
+    assert venv.faults == len(faults)
+    assert len(drawn) > len(faults) // 2
 
 
 @pytest.mark.parametrize(
@@ -121,7 +126,11 @@ def test_a_fault_says_what_happened(fault: str, words: str, make: Maker) -> None
     assert re.match(words, info["fault"]), info["fault"]
 
 
-@pytest.mark.parametrize("fault", ["hang", "kill", "raise"])
+@pytest.mark.parametrize(
+    ("fault", "kind"),
+    [("hang", WorkerVecEnv), ("kill", WorkerVecEnv), ("raise", WorkerVecEnv), ("kill", RayVecEnv)],
+    indirect=["kind"],
+)
 def test_nothing_is_left_of_a_worker_that_failed(fault: str, make: Maker) -> None:
     venv = make(2, deadline=1.0, game=True)
     venv.reset()

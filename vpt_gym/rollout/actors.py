@@ -39,7 +39,7 @@ class RayVecEnv(SupervisedVecEnv):
         memory: bytes that Ray sets aside for each environment.
         resources: custom resources that each environment takes up, such as `{"minecraft": 1}`.
         deadline: seconds that a step may take.
-        start_deadline: seconds that an environment may take to be placed and made, to be reset, and to answer any other question.
+        start_deadline: seconds that an environment may take to be placed and made, to be reset, and to answer other questions.
         max_failures: failures in a row, of one environment, that stop the run.
         backoff: seconds before an environment is made anew, about; twice as many with every further failure in a row.
 

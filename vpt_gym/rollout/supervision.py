@@ -1,4 +1,4 @@
-"""Environments that crash, hang and answer nonsense, behind a VecEnv that does not: the contract that all kinds of workers share."""
+"""Environments that crash, hang and answer nonsense, behind a VecEnv that does not: one contract for all kinds of workers."""
 
 from __future__ import annotations
 
@@ -257,8 +257,9 @@ class SupervisedVecEnv(VecEnv):
         return self._call(None, "render")
 
     def histories(self) -> list[dict[str, Any] | None]:
-        """What each running episode can be played again from; None for one that cannot: its environment is not deterministic, or
-        it has taken more than a minute.
+        """What each running episode can be played again from.
+
+        None for one that cannot be: its environment is not deterministic, or it has taken more than a minute.
         """
         found = self._call(None, "history")
         return [
@@ -332,7 +333,7 @@ class SupervisedVecEnv(VecEnv):
             pass
 
     def _settle(self, *, together: bool) -> Iterator[list[int]]:
-        """Goes on until no row is busy: takes answers, notices who is late, begins anew. Gives the rows that have become idle."""
+        """Until no row is busy: takes answers, notices who is late, begins anew. Gives rows that have become idle."""
         while self._busy:
             links: dict[int, Link] = {}
             soonest = float("inf")

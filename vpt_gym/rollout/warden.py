@@ -1,8 +1,8 @@
 """Nothing outlives a worker: a process group of its own, and a small program that ends what is left of it.
 
-A worker that is killed, or hangs while the learner is killed, can close nothing any more; the game that it started would run on.
-So each worker leads a process group, and a warden, which is no child of the worker's and imports the standard library alone, waits
-for the worker's end and for the learner's.
+A worker that is killed, or hangs while the learner is killed, can close nothing any more; the game that it started would run
+on. So each worker leads a process group, and a warden, which is no child of the worker's and imports the standard library
+alone, waits for the worker's end and for the learner's.
 """
 
 from __future__ import annotations

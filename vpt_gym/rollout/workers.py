@@ -38,8 +38,8 @@ class WorkerVecEnv(SupervisedVecEnv):
     """Environments in processes of this machine, watched and made anew when they fail; see `SupervisedVecEnv`.
 
     A terminal sends Ctrl-C to every process of the group. Here only the learner hears it, so that workers neither die in the
-    middle of a step nor print tracebacks. Each worker leads a process group of its own, of which nothing is left when the worker
-    or the learner has ended, however it ended.
+    middle of a step nor print tracebacks. Each worker leads a process group of its own, of which nothing is left when the
+    worker or the learner has ended, however it ended.
 
     Args:
         env_fns: a function for each environment, which makes it in its process.
@@ -94,6 +94,7 @@ class WorkerVecEnv(SupervisedVecEnv):
             return _ProcessLink(row, self._context, self._method, self._makers[row], self._selector)
 
     def _ready(self, links: Mapping[int, Link], seconds: float, *, together: bool) -> Collection[int]:
+        del together
         if not links:
             time.sleep(seconds)
             return ()

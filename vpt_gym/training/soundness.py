@@ -1,4 +1,4 @@
-"""A head whose parameters are no longer finite is noticed before it is saved; rewards and observations are the workers' to check."""
+"""A head whose parameters are no longer finite is noticed before it is saved; what environments give, workers check."""
 
 from __future__ import annotations
 

@@ -111,7 +111,7 @@ def resume(
     fleet: FleetConfig | None = None,
     save_every: float = CHECKPOINT_SECONDS,
 ) -> TrainingResult:
-    """Go on with a run that was killed, interrupted or has failed, from its newest checkpoint, or with one that is to be longer.
+    """Go on with a run that was killed, interrupted or has failed, or is to be longer, from its newest checkpoint.
 
     Args:
         run: the run folder.

@@ -83,10 +83,12 @@ def read_tree(folder: Path) -> Any:
     try:
         data = (folder / TENSORS).read_bytes()
         whole = json.loads((folder / TREE).read_text(encoding="utf-8"))
-        if whole["tensors_sha256"] != hashlib.sha256(data).hexdigest():
-            raise ValueError(f"{TENSORS} is not what {TREE} says")
-        return unpack(whole["value"], safetensors.torch.load(data))
+        told, is_whole = whole["value"], whole["tensors_sha256"] == hashlib.sha256(data).hexdigest()
+        value = unpack(told, safetensors.torch.load(data)) if is_whole else None
     except (OSError, ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
         raise VPTGymError(f"{folder} is no whole checkpoint ({error}).") from error
     except safetensors.SafetensorError as error:
         raise VPTGymError(f"{folder} is no whole checkpoint ({error}).") from error
+    if not is_whole:
+        raise VPTGymError(f"{folder} is no whole checkpoint ({TENSORS} is not what {TREE} says).")
+    return value
