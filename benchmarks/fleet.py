@@ -46,7 +46,7 @@ PUBLISHED = (
 
 
 class Game(gym.Env[Any, Any]):
-    """A grey picture that counts steps; now and then, where `rate` says so, a fault; a child process, as a game engine would be.
+    """A grey picture that counts steps; a fault now and then, where `rate` says so; a child process, as a game would have.
 
     Pixels are the step's number, at most 200; noise of a wrong encoder's would not be.
     """
@@ -354,7 +354,7 @@ def kills(options: argparse.Namespace) -> None:
             partial_ones += any(saved.glob(".partial-*"))
             last = newest(saved)[1]["steps"]
         print(
-            f"{options.kills} kills, {partial_ones} of them in the middle of a save; {whole} times it went on from a whole checkpoint"
+            f"{options.kills} kills, {partial_ones} in the middle of a save; went on from a whole checkpoint {whole} times"
         )
         print(f"{last:,} steps are done")
 

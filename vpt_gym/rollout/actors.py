@@ -93,10 +93,9 @@ class RayVecEnv(SupervisedVecEnv):
                     f"No Ray cluster answers at {address!r} ({error}); start one with: ray start --head; or leave address out."
                 ) from error
             return False
-        # Ray reads these: nothing is told to anybody, environments are no background work, and a busy machine starts slowly.
+        # Ray reads these: nothing is told to anybody, and environments are no background work.
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         os.environ.setdefault("RAY_worker_niceness", "0")
-        os.environ.setdefault("RAY_raylet_start_wait_time_s", "300")
         self._ray.init(
             "local",
             # Ray's count of cores is an account, no limit: all environments of this machine must find their place.
