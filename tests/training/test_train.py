@@ -36,6 +36,7 @@ FILES = {
     "episodes.csv",
     "progress.csv",
     "tensorboard",
+    "checkpoints",
 }
 
 
