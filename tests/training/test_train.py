@@ -182,7 +182,7 @@ def test_ctrl_c_saves_what_there_is(moment: str, tmp_path: Path) -> None:
 
 
 def test_a_dead_worker_ends_the_run_with_what_was_learnt(tmp_path: Path) -> None:
-    with pytest.raises(EnvironmentFailedError, match=r"failed 2 times in a row; .* exit code 3.* is saved in"):
+    with pytest.raises(EnvironmentFailedError, match=r"failed 2 times in a row; .*exit code 3.* is saved in"):
         train(config(env_kwargs={"die_after": 5}, n_envs=1), tmp_path, fleet=FleetConfig(max_failures=2))
     assert json.loads((tmp_path / "config.json").read_text())["status"] == "failed"
 

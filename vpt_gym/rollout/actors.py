@@ -11,6 +11,7 @@ from typing import Any, ClassVar, Final
 import gymnasium as gym
 import stable_baselines3.common.vec_env.base_vec_env as sb3
 
+from vpt_gym.checks import is_between
 from vpt_gym.errors import OptionError, VPTGymError
 from vpt_gym.extras import import_extra
 from vpt_gym.rollout.host import Answer, EnvHost, stay_deaf
@@ -66,7 +67,7 @@ class RayVecEnv(SupervisedVecEnv):
     ) -> None:
         terms = Terms(deadline, start_deadline, max_failures, backoff)
         for name, value in (("num_cpus", num_cpus), ("memory", memory)):
-            if value is not None and (isinstance(value, bool) or not isinstance(value, (int, float)) or value < 0):
+            if value is not None and not is_between(value, 0):
                 raise OptionError(f"{name} must be a number from 0 on for each environment, not {value!r}.")
         self._ray: Any = import_extra("ray", "fleet", "RayVecEnv")
         self._ours = self._connect(address, len(env_fns) * (num_cpus or 0))

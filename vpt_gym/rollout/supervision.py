@@ -480,7 +480,8 @@ class SupervisedVecEnv(VecEnv):
         return [answer.value for answer in answers]
 
     def _observations(self) -> VecEnvObs:
-        return stacked([at.observation for at in self._rows], self.observation_space)
+        observations: VecEnvObs = stacked([at.observation for at in self._rows], self.observation_space)
+        return observations
 
 
 def _cannot_be_made(row: int, error: Exception) -> VPTGymError:

@@ -27,14 +27,15 @@ def pack(value: Any, tensors: dict[str, torch.Tensor], place: str = "") -> Any:
     """
     if value is None or type(value) in (bool, int, float, str):
         return value
-    if isinstance(value, (torch.Tensor, np.ndarray, np.generic)):
-        array = isinstance(value, (np.ndarray, np.generic))
-        if array and np.asarray(value).dtype.kind not in "biuf":
-            raise VPTGymError(f"A checkpoint cannot hold {place}, which is an array of {np.asarray(value).dtype}.")
-        name = str(len(tensors))
-        tensor = torch.from_numpy(np.array(value)) if array else value.detach()
-        tensors[name] = tensor.contiguous().clone()
-        return {"$array" if array else "$tensor": name}
+    if isinstance(value, torch.Tensor):
+        tensors[name := str(len(tensors))] = value.detach().contiguous().clone()
+        return {"$tensor": name}
+    if isinstance(value, (np.ndarray, np.generic)):
+        array = np.array(value)
+        if array.dtype.kind not in "biuf":
+            raise VPTGymError(f"A checkpoint cannot hold {place}, which is an array of {array.dtype}.")
+        tensors[name := str(len(tensors))] = torch.from_numpy(array)
+        return {"$array": name}
     if isinstance(value, tuple):
         return {"$tuple": [pack(each, tensors, f"{place}[{i}]") for i, each in enumerate(value)]}
     if isinstance(value, list):
