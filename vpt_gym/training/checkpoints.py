@@ -330,7 +330,7 @@ def _load_buffer(buffer: Any, state: Mapping[str, Any]) -> None:
 def _state_of_layer(layer: VecEnv) -> Any:
     """What a layer of the environments keeps between two steps; None where nobody knows."""
     if isinstance(layer, VecNormalize):
-        observations = layer.obs_rms if layer.norm_obs else {}
+        observations: Any = layer.obs_rms if layer.norm_obs else {}
         named = observations if isinstance(observations, dict) else {"": observations}
         return {
             "observations": {key: _statistics(rms) for key, rms in named.items()},
