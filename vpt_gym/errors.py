@@ -10,6 +10,7 @@ from typing import Any
 
 __all__ = [
     "EnvironmentCrashed",
+    "EnvironmentFailedError",
     "NonFiniteLatent",
     "ObservationError",
     "OptionError",
@@ -31,16 +32,22 @@ class EnvironmentCrashed(VPTGymError, RuntimeError):  # noqa: N818 - it says wha
     """
 
 
+class EnvironmentFailedError(VPTGymError, RuntimeError):
+    """An environment in a worker cannot be made, or has failed so often in a row that making it anew is of no use."""
+
+
 class NonFiniteLatent(VPTGymError, ArithmeticError):  # noqa: N818 - it says what happened
     """A latent is NaN or infinite.
 
     Attributes:
         rows: whose latents.
+        frames: of these rows, uint8 [n, H, W, 3], where a wrapper has them.
     """
 
     def __init__(self, message: str, rows: list[int]) -> None:
         super().__init__(message)
         self.rows = rows
+        self.frames: Any = None
 
     def __reduce__(self) -> tuple[Any, ...]:
         return NonFiniteLatent, (str(self), self.rows)

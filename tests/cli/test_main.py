@@ -102,6 +102,10 @@ def test_mistakes_of_use_exit_2(capsys: pytest.CaptureFixture[str]) -> None:
     assert "PPO has no buffer_size" in misused(capsys, *train, "--buffer-size", "9")
     assert "= 512 is not a multiple of 7" in misused(capsys, *train, "--batch-size", "7")
     assert "must end in .gif or .mp4" in misused(capsys, "eval", "x", "--video", "film.avi")
+    assert "arguments are required: ENV_ID, --encoder" in misused(capsys, "train", "--steps", "5")
+    assert "--resume takes all that decides a run" in misused(capsys, "train", "--resume", "x", "--seed", "5")
+    assert "address is Ray's" in misused(capsys, *train, "--address", "auto")
+    assert "'moon' is not one of processes, ray" in misused(capsys, *train, "--fleet", "moon")
     assert "unrecognized arguments: --stepz" in misused(capsys, *train, "--stepz", "1")
 
 
@@ -119,6 +123,7 @@ def test_errors_are_one_line(capsys: pytest.CaptureFixture[str], tmp_path: Path)
     assert "layer must be one of cnn" in refused(capsys, "inspect", "random:tiny", "--layer", "top")
     assert not (tmp_path / "a").exists()
     assert "holds no config.json" in refused(capsys, "eval", str(tmp_path))
+    assert "holds no config.json" in refused(capsys, "train", "--resume", str(tmp_path))
     assert "random:nano" in refused(capsys, "inspect", "random:nano")
 
 

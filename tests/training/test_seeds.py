@@ -17,7 +17,7 @@ from vpt_gym.training.train import train
 
 def test_seeds_of_a_study_are_disjoint() -> None:
     drawn = [seed for run in range(500) for purpose in Purpose for seed in seeds_of(run, purpose, 8).envs]
-    assert len(set(drawn)) == len(drawn) == 500 * 3 * 8
+    assert len(set(drawn)) == len(drawn) == 500 * len(Purpose) * 8
     # What simulators keep in a signed C int.
     assert all(0 <= seed < 2**31 for seed in drawn)
 

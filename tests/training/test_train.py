@@ -13,9 +13,8 @@ from PIL import Image
 from stable_baselines3 import PPO
 
 from tests.training.pixel_env import ENV_ID
-from vpt_gym.errors import VPTGymError
-from vpt_gym.rollout.workers import WorkerDiedError
-from vpt_gym.training import EvaluationConfig, Facts, Progress, Reporter, Score, TrainingConfig
+from vpt_gym.errors import EnvironmentFailedError, VPTGymError
+from vpt_gym.training import EvaluationConfig, Facts, FleetConfig, Progress, Reporter, Score, TrainingConfig
 from vpt_gym.training.evaluate import evaluate
 from vpt_gym.training.train import TrainingResult, train
 
@@ -37,6 +36,7 @@ FILES = {
     "episodes.csv",
     "progress.csv",
     "tensorboard",
+    "checkpoints",
 }
 
 
@@ -182,8 +182,8 @@ def test_ctrl_c_saves_what_there_is(moment: str, tmp_path: Path) -> None:
 
 
 def test_a_dead_worker_ends_the_run_with_what_was_learnt(tmp_path: Path) -> None:
-    with pytest.raises(WorkerDiedError, match=r"exit code 3.* is saved in"):
-        train(config(env_kwargs={"die_after": 5}, n_envs=1), tmp_path)
+    with pytest.raises(EnvironmentFailedError, match=r"failed 2 times in a row; .*exit code 3.* is saved in"):
+        train(config(env_kwargs={"die_after": 5}, n_envs=1), tmp_path, fleet=FleetConfig(max_failures=2))
     assert json.loads((tmp_path / "config.json").read_text())["status"] == "failed"
 
 

@@ -302,7 +302,7 @@ class TestMakeLatentVecEnv:
         makers: list[Any] = [lambda: ScriptedEnv(shape=(360, 640, 3))] * 2
         venv = make_latent_vec_env(makers[0], 2, encoder=encoder)
         try:
-            assert isinstance(venv.venv, SubprocVecEnv)
+            assert isinstance(venv.venv, WorkerVecEnv)
             assert venv.venv.observation_space.shape == (128, 128, 3)
             assert int(np.prod(venv.venv.observation_space.shape)) == 49_152
             assert np.array_equal(venv.reset(), VecVPTLatent(DummyVecEnv(makers), encoder).reset())

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import MISSING, fields
 from functools import partial
 from typing import Any, TypeVar
@@ -34,8 +34,10 @@ def add_command(
     summary: str,
     description: str,
     examples: str,
+    also: Sequence[type] = (),
+    required: bool = True,
 ) -> dict[str, Any]:
-    """Adds a command whose arguments are the options of a dataclass; the groups of arguments by their headings."""
+    """Adds a command whose arguments are the options of dataclasses; the groups of arguments by their headings."""
     parser = commands.add_parser(
         name,
         help=summary,
@@ -48,11 +50,11 @@ def add_command(
     )
     parser.set_defaults(run=run, parser=parser)
     groups: dict[str, Any] = {"": parser}
-    for declared in options_of(record):
+    for declared in [each for options in (record, *also) for each in options_of(options)]:
         heading = declared.option.group
         if heading not in groups:
             groups[heading] = parser.add_argument_group(heading)
-        add_option(groups[heading], declared)
+        add_option(groups[heading], declared, required=required)
     return groups
 
 
@@ -66,8 +68,8 @@ def record_of(record: type[T], arguments: argparse.Namespace) -> T:
         parser.error(str(error))
 
 
-def add_option(group: Any, declared: Declared) -> None:
-    """Adds the argument of one option, or those of its entries."""
+def add_option(group: Any, declared: Declared, *, required: bool = True) -> None:
+    """Adds the argument of one option, or those of its entries; `required`: what has no default must be given."""
     name, kind, default, option = declared
     for key, entry in option.entries.items():
         part = Declared(key, str, None, entry)
@@ -86,9 +88,9 @@ def add_option(group: Any, declared: Declared) -> None:
         settings["type"] = partial(_value, declared.kind)
     flag = option.flag or _flag(name)
     if flag.startswith("-"):
-        group.add_argument(flag, dest=name, required=default is MISSING, **settings)
+        group.add_argument(flag, dest=name, required=required and default is MISSING, **settings)
     else:
-        many = {"action": "store", "nargs": "+"} if kind is tuple else {}
+        many = {"action": "store", "nargs": "+"} if kind is tuple else {} if required else {"nargs": "?"}
         group.add_argument(name, **{**settings, **many, "metavar": flag})
 
 

@@ -88,7 +88,12 @@ class TerminalReporter(Reporter):
     def progress(self, progress: Progress) -> None:
         """Move the bar, or print a line when it is time."""
         mean = "-" if progress.mean_return is None else f"{progress.mean_return:+.1f}"
-        words = f"{progress.frames_per_second:.0f} frames/s, return {mean}, {_clock(progress.seconds_left)} left"
+        length = "" if progress.mean_length is None else f", {progress.mean_length:.0f} steps long"
+        faults = f", {_plural(progress.faults, 'fault')}" * bool(progress.faults)
+        gpu = "" if progress.gpu_bytes is None else f", GPU {progress.gpu_bytes / 1e9:.1f} GB"
+        share = f", encoder {progress.encoder_share:.0%}" if progress.encoder_share else ""
+        pace = f"{progress.frames_per_second:.0f} frames/s"
+        words = f"{pace}{share}{gpu}, return {mean}{length}{faults}, {_clock(progress.seconds_left)} left"
         if self.live:
             self._move("training", progress.steps, progress.total, "steps", words)
         elif (

@@ -6,9 +6,10 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from vpt_gym.cli.arguments import add_command, record_of
+from vpt_gym.cli.arguments import add_command, positive, record_of
 from vpt_gym.cli.terminal import TerminalReporter, duration, say, score_words
-from vpt_gym.training.config import TrainingConfig
+from vpt_gym.running.options import options_of
+from vpt_gym.training.config import FleetConfig, TrainingConfig
 
 if TYPE_CHECKING:
     from vpt_gym.training.train import TrainingResult
@@ -22,6 +23,8 @@ vecnormalize.json for Stable-Baselines3, config.json, learning_curve.png, a
 film of the evaluation, episodes.csv, progress.csv and a TensorBoard log.
 Ctrl-C ends a run early and saves it all."""
 
+REQUIRED = {"env_id": "ENV_ID", "encoder": "--encoder"}
+
 EXAMPLES = """\
 examples:
   vpt-gym train VizdoomBasic-v1 --encoder random:tiny --steps 24000 \\
@@ -31,7 +34,10 @@ examples:
   vpt-gym train CarRacing-v3 --encoder ./vpt-2x --algo sac --n-envs 4 \\
     --steps 200000 --net-arch 256,256
   vpt-gym train my_package:MyEnv-v0 --encoder foundation-model-1x.weights \\
-    --image-key pixels --keep compass --encoder-arg layer=block2"""
+    --image-key pixels --keep compass --encoder-arg layer=block2
+  vpt-gym train VizdoomBasic-v1 --encoder ./vpt-2x --fleet ray --address auto \\
+    --n-envs 64
+  vpt-gym train --resume runs/VizdoomBasic-v1-20250101-120000"""
 
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -44,6 +50,8 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         summary="train a head on latents and leave a run folder",
         description=DESCRIPTION,
         examples=EXAMPLES,
+        also=(FleetConfig,),
+        required=False,  # a run that is resumed says itself what it trains
     )
     groups["output"].add_argument(
         "--run",
@@ -53,15 +61,44 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         metavar="DIR",
         help="the run folder, new or empty (default: runs/<env>-<date>-<time>)",
     )
+    groups["output"].add_argument(
+        "--resume",
+        type=Path,
+        default=None,
+        metavar="RUN",
+        help="go on with this run from its newest checkpoint; --steps makes it longer, everything else is as it was",
+    )
+    groups["output"].add_argument(
+        "--save-every",
+        type=positive,
+        default=60.0,
+        metavar="X",
+        help="seconds between two checkpoints, of which three are kept (default: 60)",
+    )
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Train, and print how it went."""
-    config = record_of(TrainingConfig, arguments)
-    from vpt_gym.training.train import train
+    fleet = record_of(FleetConfig, arguments)
+    given = {each.name for each in options_of(TrainingConfig)} & set(vars(arguments))
+    if arguments.resume is None:
+        missing = [name for dest, name in REQUIRED.items() if dest not in given]
+        if missing:
+            arguments.parser.error(f"the following arguments are required: {', '.join(missing)}")
+        config = record_of(TrainingConfig, arguments)
+    elif arguments.run_folder or given - {"steps"}:
+        arguments.parser.error(
+            "--resume takes all that decides a run from its folder; of these arguments, --steps alone goes with it"
+        )
+    from vpt_gym.training.train import config_of, resume, train
 
-    with TerminalReporter(config) as reporter:
-        result = train(config, arguments.run_folder, reporter)
+    if arguments.resume is None:
+        with TerminalReporter(config) as reporter:
+            result = train(config, arguments.run_folder, reporter, fleet, arguments.save_every)
+    else:
+        steps = vars(arguments).get("steps")
+        with TerminalReporter(config_of(arguments.resume, steps)) as reporter:
+            result = resume(arguments.resume, steps, reporter, fleet, arguments.save_every)
     _print_result(result)
     return 130 if result.interrupted else 0
 

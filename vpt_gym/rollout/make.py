@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, Final
 
 import gymnasium as gym
 from stable_baselines3.common.env_util import make_vec_env
-from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv
+from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv
 
 from vpt_gym.checks import check_count
 from vpt_gym.encoders import Encoder, as_encoder
+from vpt_gym.errors import OptionError
 from vpt_gym.providers import check_registered, make_folder, qualified_id
+from vpt_gym.rollout.actors import RayVecEnv
+from vpt_gym.rollout.supervision import SupervisedVecEnv
 from vpt_gym.rollout.workers import WorkerVecEnv
 from vpt_gym.wrappers.resize import ResizeFrame
 from vpt_gym.wrappers.sb3 import VecVPTLatent
 
-__all__ = ["make_latent_vec_env"]
+__all__ = ["FLEETS", "make_latent_vec_env"]
+
+FLEETS: Final[Mapping[str, type[SupervisedVecEnv]]] = {"processes": WorkerVecEnv, "ray": RayVecEnv}
+"""The VecEnvs of supervised environments, by the names that `fleet` takes."""
 
 
 def make_latent_vec_env(
@@ -29,9 +35,11 @@ def make_latent_vec_env(
     image_key: str | None = None,
     keep: Sequence[str] = (),
     encoder_options: Mapping[str, Any] | None = None,
-    vec_env_cls: type[DummyVecEnv] | type[SubprocVecEnv] | None = None,
+    fleet: str | None = None,
+    vec_env_cls: type[VecEnv] | None = None,
     vec_env_kwargs: dict[str, Any] | None = None,
     monitor_dir: str | None = None,
+    overlap: bool = False,
 ) -> VecVPTLatent:
     """Makes `n_envs` environments, each in a process of its own, and one encoder for all of them.
 
@@ -47,17 +55,25 @@ def make_latent_vec_env(
         image_key: key of the image, where not exactly one entry of a Dict observation is an image.
         keep: keys of a Dict observation to hand on beside the latent.
         encoder_options: keyword arguments of `load_encoder`, when `encoder` is a source string.
-        vec_env_cls: SB3's kind of VecEnv; by default DummyVecEnv for one environment, and for several a SubprocVecEnv whose
-            workers leave Ctrl-C to the main process, close their environments whatever ends them, and die with a sentence.
-        vec_env_kwargs: keyword arguments of that class, such as `{"start_method": "spawn"}`.
+        fleet: where environments run: `processes` of this machine (`WorkerVecEnv`), or `ray`, its actors on this machine or on
+            many (`RayVecEnv`). In both they are watched, and made anew when they crash or hang. By default one environment runs
+            in the process itself, unwatched, and several in processes.
+        vec_env_cls: another kind of VecEnv, such as SB3's SubprocVecEnv.
+        vec_env_kwargs: keyword arguments of the VecEnv, such as `{"deadline": 30.0}`.
         monitor_dir: folder for SB3's Monitor to write episode returns to; each environment has a Monitor in any case.
+        overlap: as for `VecVPTLatent`.
 
     Raises:
         ObservationError: as for `VecVPTLatent`.
         VPTGymError: `n_envs` is not a positive whole number, `env_id` is unknown to Gymnasium, or the
             package of a known environment is not installed.
-        WorkerDiedError: from the VecEnv, when a worker process has ended by itself, such as by EnvironmentCrashed.
+        EnvironmentFailedError: an environment cannot be made in its worker; from the VecEnv, when one has failed too often in a
+            row.
     """
+    if fleet is not None and vec_env_cls is not None:
+        raise OptionError("fleet and vec_env_cls both say where environments run; give one of them.")
+    if fleet is not None and fleet not in FLEETS:
+        raise OptionError(f"fleet must be one of {', '.join(FLEETS)}, not {fleet!r}.")
     check_count("n_envs", n_envs)
     loaded = as_encoder(encoder, encoder_options)
     if isinstance(env_id, str):
@@ -66,7 +82,8 @@ def make_latent_vec_env(
         if n_envs > 1:
             make_folder(env_id)
     if vec_env_cls is None:
-        vec_env_cls = DummyVecEnv if n_envs == 1 else WorkerVecEnv
+        one_here = n_envs == 1 and fleet is None
+        vec_env_cls = DummyVecEnv if one_here else FLEETS[fleet or "processes"]
     # A string is no list of keys: ResizeFrame refuses it, in a sentence.
     crossing = keep if isinstance(keep, str) else tuple(dict.fromkeys((*keep, *loaded.also_reads)))
     venv = make_vec_env(
@@ -74,14 +91,14 @@ def make_latent_vec_env(
         n_envs=n_envs,
         seed=seed,
         env_kwargs=env_kwargs,
-        vec_env_cls=vec_env_cls,
+        vec_env_cls=vec_env_cls,  # type: ignore[arg-type]  # SB3 names two of the classes that it takes
         vec_env_kwargs=vec_env_kwargs,
         monitor_dir=monitor_dir,
         wrapper_class=ResizeFrame,
         wrapper_kwargs={"image_key": image_key, "keep": crossing, "size": loaded.frame_size},
     )
     try:
-        return VecVPTLatent(venv, loaded, image_key=image_key, keep=keep)
+        return VecVPTLatent(venv, loaded, image_key=image_key, keep=keep, overlap=overlap)
     except BaseException:
         # The workers are processes: they must not outlive the failure.
         venv.close()

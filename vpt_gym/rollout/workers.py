@@ -1,218 +1,203 @@
-"""Environment processes that Ctrl-C does not reach, that close what they hold, and whose death is a sentence."""
+"""Environments in processes of this machine."""
 
 from __future__ import annotations
 
 import contextlib
 import multiprocessing
 import multiprocessing.util
+import os
+import pickle
+import selectors
 import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from multiprocessing import forkserver, resource_tracker
+from multiprocessing.connection import Connection
 from types import FrameType
-from typing import Any, SupportsFloat
+from typing import Any, ClassVar, Final
 
 import gymnasium as gym
-import numpy.typing as npt
-from stable_baselines3.common.vec_env import SubprocVecEnv
-from stable_baselines3.common.vec_env.base_vec_env import VecEnvObs, VecEnvStepReturn
+from stable_baselines3.common.vec_env.base_vec_env import CloudpickleWrapper
 
-from vpt_gym.errors import VPTGymError
+from vpt_gym.rollout.host import Answer, EnvHost, stay_deaf
+from vpt_gym.rollout.supervision import Gone, Link, SupervisedVecEnv, Terms
+from vpt_gym.rollout.warden import guard
 
-__all__ = ["WorkerDiedError", "WorkerVecEnv"]
+__all__ = ["WorkerVecEnv"]
 
-CLOSE_SECONDS = 5.0
-TERMINATE_SECONDS = 5.0
+CLOSE_SECONDS: Final = 5.0
+TERMINATE_SECONDS: Final = 5.0
+
+UNPICKLABLE: Final = (AttributeError, TypeError, ValueError, RecursionError, pickle.PicklingError)
+"""What pickling says of an answer that cannot travel."""
 
 
-class WorkerDiedError(VPTGymError, RuntimeError):
-    """A process that runs an environment has ended by itself."""
+class WorkerVecEnv(SupervisedVecEnv):
+    """Environments in processes of this machine, watched and made anew when they fail; see `SupervisedVecEnv`.
 
+    A terminal sends Ctrl-C to every process of the group. Here only the learner hears it, so that workers neither die in the
+    middle of a step nor print tracebacks. Each worker leads a process group of its own, of which nothing is left when the
+    worker or the learner has ended, however it ended.
 
-class WorkerVecEnv(SubprocVecEnv):
-    """SB3's `SubprocVecEnv`, for environments that may fail and for people who press Ctrl-C.
+    Args:
+        env_fns: a function for each environment, which makes it in its process.
+        start_method: how processes are started; by default `forkserver` where there is one, and `spawn` elsewhere.
+        deadline: seconds that a step may take.
+        start_deadline: seconds that an environment may take to be made, to be reset, and to answer any other question.
+        max_failures: failures in a row, of one environment, that stop the run.
+        backoff: seconds before an environment is made anew, about; twice as many with every further failure in a row.
 
-    A terminal sends Ctrl-C to every process of the group. Here only the parent hears it, so that workers neither die in
-    the middle of a step nor print tracebacks; what vpt_gym refuses while an environment is made is raised in the parent;
-    a worker that dies for another reason raises `WorkerDiedError` there; and `close` ends within seconds whatever state
-    the workers are in.
+    Attributes:
+        processes: of the environments, in order.
     """
 
-    def __init__(self, env_fns: list[Callable[[], gym.Env[Any, Any]]], start_method: str | None = None) -> None:
-        # The server that workers are forked from imports torch and SB3 once, instead of each of them: seconds on few cores.
-        multiprocessing.set_forkserver_preload(["vpt_gym.sb3"])
-        makers: list[Callable[[], gym.Env[Any, Any]]] = [_Deaf(fn) for fn in env_fns]
-        if start_method in {None, "forkserver"} and "forkserver" in multiprocessing.get_all_start_methods():
+    kind: ClassVar[str] = "process"
+
+    def __init__(
+        self,
+        env_fns: Sequence[Callable[[], gym.Env[Any, Any]]],
+        start_method: str | None = None,
+        *,
+        deadline: float = Terms.deadline,
+        start_deadline: float = Terms.start_deadline,
+        max_failures: int = Terms.max_failures,
+        backoff: float = Terms.backoff,
+    ) -> None:
+        methods = multiprocessing.get_all_start_methods()
+        self._method = start_method or ("forkserver" if "forkserver" in methods else "spawn")
+        self._context: Any = multiprocessing.get_context(self._method)
+        self._makers = [CloudpickleWrapper(make) for make in env_fns]
+        self._selector = selectors.DefaultSelector()
+        terms = Terms(deadline, start_deadline, max_failures, backoff)
+        if self._method == "forkserver":
+            # The server that workers are forked from imports torch and SB3 once, instead of each: seconds on few cores.
+            multiprocessing.set_forkserver_preload(["vpt_gym.sb3"])
             # Workers are as deaf as the server that forks them, so this process need not be while they make environments.
             with _sigint_ignored():
                 resource_tracker.ensure_running()
                 forkserver.ensure_running()
-            with _sigint_noted() as heard, self._death_explained():
-                super().__init__(makers, start_method=start_method)
-            if heard:
-                self.close()
-                raise KeyboardInterrupt
-        else:
-            with _sigint_ignored(), self._death_explained():
-                super().__init__(makers, start_method=start_method)
+        with _sigint_noted() as heard:
+            super().__init__(env_fns, terms)
+        if heard:
+            self.close()
+            raise KeyboardInterrupt
 
-    def seed_each(self, seeds: Sequence[int]) -> None:
-        """At the next reset environment i gets `seeds[i]`; `seed` counts up from one instead."""
-        self._seeds = list(seeds)
+    @property
+    def processes(self) -> list[Any]:
+        """The processes of the environments, in order; None for one that is about to be made anew."""
+        return [at.link.process if isinstance(at.link, _ProcessLink) else None for at in self._rows]
 
-    def reset(self) -> VecEnvObs:
-        with self._death_explained():
-            return super().reset()
+    def _start(self, row: int) -> Link:
+        with _sigint_ignored() if self._method == "spawn" else contextlib.nullcontext():
+            return _ProcessLink(row, self._context, self._method, self._makers[row], self._selector)
 
-    def step_async(self, actions: npt.NDArray[Any]) -> None:
-        with self._death_explained():
-            super().step_async(actions)
+    def _ready(self, links: Mapping[int, Link], seconds: float, *, together: bool) -> Collection[int]:
+        del together
+        if not links:
+            time.sleep(seconds)
+            return ()
+        return [key.data for key, _ in self._selector.select(seconds) if key.data in links]
 
-    def step_wait(self) -> VecEnvStepReturn:
-        with self._death_explained():
-            return super().step_wait()
-
-    def env_method(self, method_name: str, *args: Any, indices: Any = None, **kwargs: Any) -> list[Any]:
-        with self._death_explained():
-            return super().env_method(method_name, *args, indices=indices, **kwargs)
-
-    def has_attr(self, attr_name: str) -> bool:
-        with self._death_explained():
-            return super().has_attr(attr_name)
-
-    def get_attr(self, attr_name: str, indices: Any = None) -> list[Any]:
-        with self._death_explained():
-            values = super().get_attr(attr_name, indices)
-        for value in values:
-            if isinstance(
-                value, VPTGymError
-            ):  # of a `_Refused`: VecEnv's constructor asks every worker for `render_mode`
-                self.close()
-                raise value
-        return values
-
-    def set_attr(self, attr_name: str, value: Any, indices: Any = None) -> None:
-        with self._death_explained():
-            super().set_attr(attr_name, value, indices)
-
-    def env_is_wrapped(self, wrapper_class: type[gym.Wrapper[Any, Any, Any, Any]], indices: Any = None) -> list[bool]:
-        with self._death_explained():
-            return super().env_is_wrapped(wrapper_class, indices)
-
-    def get_images(self) -> Sequence[npt.NDArray[Any] | None]:
-        with self._death_explained():
-            return super().get_images()
-
-    def close(self) -> None:
-        """End every worker: asked first, terminated after five seconds in all, killed after five more."""
-        if self.closed:
-            return
-        self.closed = True
-        for remote in self.remotes:
+    def _end(self, links: Sequence[_ProcessLink]) -> None:
+        for link in links:
             # A dead worker's pipe is broken, and there is nobody left to ask.
-            with contextlib.suppress(OSError):
-                remote.send(("close", None))
+            with contextlib.suppress(Gone):
+                link.ask("close", ())
         deadline = time.monotonic() + CLOSE_SECONDS
-        for process in self.processes:
-            process.join(timeout=max(0.0, deadline - time.monotonic()))
-        late = [process for process in self.processes if process.is_alive()]
-        for process in late:
-            process.terminate()
+        for link in links:
+            link.process.join(timeout=max(0.0, deadline - time.monotonic()))
+        late = [link for link in links if link.process.is_alive()]
+        for link in late:
+            link.process.terminate()
         deadline = time.monotonic() + TERMINATE_SECONDS
-        for process in late:
-            process.join(timeout=max(0.0, deadline - time.monotonic()))
-            # A worker that hangs outside Python never gets to its SIGTERM handler.
-            if process.is_alive():
-                process.kill()
-                process.join()
-        for remote in self.remotes:
-            remote.close()
+        for link in late:
+            link.process.join(timeout=max(0.0, deadline - time.monotonic()))
+        for link in links:
+            # What hangs outside Python never gets to its SIGTERM handler.
+            link.kill()
+        self._selector.close()
 
-    @contextlib.contextmanager
-    def _death_explained(self) -> Iterator[None]:
+
+class _ProcessLink:
+    """One worker process, as the learner sees it."""
+
+    def __init__(
+        self, row: int, context: Any, method: str, maker: CloudpickleWrapper, selector: selectors.BaseSelector
+    ) -> None:
+        self._selector = selector
+        self._remote, work_remote = context.Pipe()
+        inherited = self._remote if method == "fork" else None
+        self.process = context.Process(target=_work, args=(work_remote, inherited, maker, os.getpid()), daemon=True)
+        self.process.start()
+        work_remote.close()
+        selector.register(self._remote, selectors.EVENT_READ, row)
+
+    def ask(self, command: str, arguments: tuple[Any, ...]) -> None:
         try:
-            yield
-        except (EOFError, ConnectionError) as error:
-            for process in self.processes:
-                process.join(timeout=0.2)
-            codes = _exit_codes(self.processes)
-            raise WorkerDiedError(
-                f"An environment process ended by itself ({codes}); what it printed stands above. The others cannot go on "
-                "without it: close the VecEnv and make a new one. Stepped alone in a Python session, the environment shows its "
-                "fault."
-            ) from error
+            self._remote.send((command, arguments))
+        except OSError as error:
+            raise Gone(self._end()) from error
 
-
-class _Deaf:
-    """An env constructor that first makes its process deaf to Ctrl-C.
-
-    The signal is blocked, not ignored, where the platform can: ViZDoom installs a C++ handler of its own over Python's.
-    Threads and child processes (a game engine) inherit the block.
-    """
-
-    def __init__(self, make: Callable[[], gym.Env[Any, Any]]) -> None:
-        self.make = make
-
-    def __call__(self) -> gym.Env[Any, Any]:
-        if hasattr(signal, "pthread_sigmask"):
-            signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-        else:
-            signal.signal(signal.SIGINT, signal.SIG_IGN)
+    def answer(self) -> Answer:
         try:
-            return _ClosedAtExit(self.make())
-        except VPTGymError as error:
-            return _Refused(error)
+            answer: Answer = self._remote.recv()
+        except (EOFError, OSError) as error:
+            raise Gone(self._end()) from error
+        return answer
+
+    def kill(self) -> None:
+        if self._remote.closed:
+            return
+        self._selector.unregister(self._remote)
+        self._remote.close()
+        if self.process.is_alive():
+            # A worker that has not come to lead a group yet has started nothing either.
+            with contextlib.suppress(ProcessLookupError, AttributeError):
+                os.killpg(self.process.pid, signal.SIGKILL)
+            self.process.kill()
+        # What a worker that is gone has left behind is its warden's.
+        self.process.join()
+
+    def _end(self) -> str:
+        self.process.join(timeout=1.0)
+        code = self.process.exitcode
+        if code is None:
+            return "its process has closed its connection"
+        if code < 0:
+            return f"its process was ended by {signal.Signals(-code).name}"
+        return f"its process ended by itself (exit code {code})"
 
 
-class _Refused(gym.Env[Any, Any]):
-    """Stands in a worker for an environment that vpt_gym refused to make: its render mode is the refusal.
-
-    The parent raises it, so that a refusal is the same sentence with workers as without.
-    """
-
-    observation_space = action_space = gym.spaces.Discrete(1)
-
-    def __init__(self, refusal: VPTGymError) -> None:
-        self.render_mode: Any = refusal
-
-
-class _ClosedAtExit(gym.Wrapper[Any, Any, Any, Any]):
-    """Closes its env when the worker ends, also by SIGTERM or because the parent was killed.
-
-    Otherwise a game engine in a process of its own would live on. What vpt_gym itself raises, such as EnvironmentCrashed, ends
-    the worker with that sentence, and without a traceback through the simulator.
-    """
-
-    def __init__(self, env: gym.Env[Any, Any]) -> None:
-        super().__init__(env)
-        self._close_once = multiprocessing.util.Finalize(None, env.close, exitpriority=0)
+def _work(remote: Connection, inherited: Connection | None, maker: CloudpickleWrapper, learner: int) -> None:
+    """What a worker process does: it answers until nobody asks any more."""
+    stay_deaf()
+    if inherited is not None:
+        inherited.close()
+    guard(learner)
+    host = EnvHost(maker.var)
+    # Whatever ends the process, a game engine in a process of its own must not live on.
+    close_once = multiprocessing.util.Finalize(None, host.close, exitpriority=0)
+    while True:
+        # ViZDoom starts its engine in the first reset, and installs a C++ handler over Python's.
         signal.signal(signal.SIGTERM, _leave)
-
-    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
-        with _told():
-            result = super().reset(seed=seed, options=options)
-        # ViZDoom starts its engine in the first reset, and installs a C++ handler for this signal over Python's.
-        signal.signal(signal.SIGTERM, _leave)
-        return result
-
-    def step(self, action: Any) -> tuple[Any, SupportsFloat, bool, bool, dict[str, Any]]:
-        with _told():
-            return super().step(action)
-
-    def close(self) -> None:
-        self._close_once()
-
-
-@contextlib.contextmanager
-def _told() -> Iterator[None]:
-    try:
-        yield
-    except VPTGymError as error:
-        sys.stderr.write(f"{type(error).__name__}: {error}\n")
-        sys.stderr.flush()
-        sys.exit(1)
+        try:
+            command, arguments = remote.recv()
+        except (EOFError, OSError):
+            break
+        answer = host.ask(command, arguments)
+        try:
+            remote.send(answer)
+        except OSError:
+            break
+        except UNPICKLABLE as error:
+            what = f"its answer to {command!r} cannot be sent ({type(error).__name__}: {error})"
+            broken = command in ("step", "reset")
+            remote.send(Answer("fault", what) if broken else Answer("error", RuntimeError(what)))
+        if command == "close":
+            break
+    close_once()
 
 
 def _leave(number: int, frame: FrameType | None) -> None:
@@ -248,8 +233,3 @@ def _sigint_noted() -> Iterator[list[int]]:
         yield heard
     finally:
         signal.signal(signal.SIGINT, previous)
-
-
-def _exit_codes(processes: Sequence[Any]) -> str:
-    dead = [f"number {i}: exit code {p.exitcode}" for i, p in enumerate(processes) if p.exitcode is not None]
-    return "; ".join(dead) or "no exit code known"

@@ -9,7 +9,18 @@ from importlib.metadata import PackageNotFoundError, version
 __all__ = ["differences", "package_version", "versions"]
 
 PACKAGES = (
-    *("vpt-gym", "torch", "stable-baselines3", "sb3-contrib", "gymnasium", "numpy", "vizdoom", "minestudio", "timm"),
+    *(
+        "vpt-gym",
+        "torch",
+        "stable-baselines3",
+        "sb3-contrib",
+        "gymnasium",
+        "numpy",
+        "vizdoom",
+        "minestudio",
+        "timm",
+        "ray",
+    ),
 )
 
 

@@ -5,7 +5,7 @@ Importing this package loads neither Stable-Baselines3 nor matplotlib nor any en
 
 from __future__ import annotations
 
-from vpt_gym.training.config import ALGORITHMS, EvaluationConfig, TrainingConfig
+from vpt_gym.training.config import ALGORITHMS, EvaluationConfig, FleetConfig, TrainingConfig
 from vpt_gym.training.report import Facts, Progress, Reporter, Score
 
-__all__ = ["ALGORITHMS", "EvaluationConfig", "Facts", "Progress", "Reporter", "Score", "TrainingConfig"]
+__all__ = ["ALGORITHMS", "EvaluationConfig", "Facts", "FleetConfig", "Progress", "Reporter", "Score", "TrainingConfig"]

@@ -23,7 +23,7 @@ from vpt_gym.running.options import (
     one_of,
 )
 
-__all__ = ["ALGORITHMS", "ENCODER_OPTIONS", "Algorithm", "EvaluationConfig", "TrainingConfig"]
+__all__ = ["ALGORITHMS", "ENCODER_OPTIONS", "Algorithm", "EvaluationConfig", "FleetConfig", "TrainingConfig"]
 
 SEEDS: Final = 2**32
 """NumPy's global generator, which Stable-Baselines3 seeds, takes seeds below this."""
@@ -257,6 +257,66 @@ class TrainingConfig:
                 f"use the vpt_gym version that the config names."
             )
         return cls(**values)
+
+
+_fleet = partial(Option, group="fleet")
+_BYTES: Final = "bytes that Ray sets aside for each environment, such as 2e9"
+
+
+@documented
+@dataclass(frozen=True)
+class FleetConfig:
+    """Where the environments of a run are, and when one counts as failed; nothing of it changes what is learnt.
+
+    Raises:
+        OptionError: a value is out of range, or is Ray's and Ray is not asked for.
+    """
+
+    fleet: Annotated[
+        str,
+        _fleet(
+            "where environments run: processes of this machine, or ray, its actors here or on many machines",
+            one_of("processes", "ray"),
+        ),
+    ] = "processes"
+    address: Annotated[
+        str | None, _fleet("a running Ray cluster, such as auto or 10.0.0.1:6379 (default: a Ray of its own here)")
+    ] = None
+    env_cpus: Annotated[float | None, _fleet("cores that Ray sets aside for each environment", POSITIVE)] = None
+    env_memory: Annotated[float | None, _fleet(_BYTES, POSITIVE)] = None
+    env_resources: Annotated[
+        dict[str, Any],
+        _fleet("custom resources of Ray's that each environment takes up, such as minecraft=1", flag="--env-resource"),
+    ] = field(default_factory=dict)
+    deadline: Annotated[
+        float,
+        _fleet("seconds that a step may take before the environment counts as hanging and is made anew", POSITIVE),
+    ] = 120.0
+    max_failures: Annotated[
+        int, _fleet("failures in a row, of one environment, that end the run; what is learnt is saved", COUNT)
+    ] = 10
+    overlap: Annotated[
+        bool,
+        _fleet("encode frames that are there while slow environments still step; changes latents by rounding"),
+    ] = False
+
+    def __post_init__(self) -> None:
+        check_options(self)
+        rays = {"address": self.address, "env_cpus": self.env_cpus, "env_memory": self.env_memory}
+        given = [
+            name for name, value in {**rays, "env_resources": self.env_resources or None}.items() if value is not None
+        ]
+        if given and self.fleet != "ray":
+            raise OptionError(f"{given[0]} is Ray's, and the environments are in {self.fleet}; give --fleet ray too.")
+
+    @property
+    def vec_env_kwargs(self) -> dict[str, Any]:
+        """Keyword arguments of the VecEnv."""
+        terms: dict[str, Any] = {"deadline": self.deadline, "max_failures": self.max_failures}
+        if self.fleet != "ray":
+            return terms
+        asked = {"num_cpus": self.env_cpus, "memory": self.env_memory, "resources": self.env_resources}
+        return {**terms, "address": self.address, **asked}
 
 
 _playing = partial(Option, group="playing")

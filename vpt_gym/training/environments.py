@@ -12,9 +12,8 @@ from vpt_gym.errors import OptionError, VPTGymError
 from vpt_gym.frames import find_frames
 from vpt_gym.providers import qualified_id
 from vpt_gym.rollout.make import make_latent_vec_env
-from vpt_gym.rollout.workers import WorkerVecEnv
 from vpt_gym.training.algorithms import check_algorithm
-from vpt_gym.training.config import ALGORITHMS, TrainingConfig
+from vpt_gym.training.config import ALGORITHMS, FleetConfig, TrainingConfig
 from vpt_gym.training.pixels import IMAGE, maker
 from vpt_gym.wrappers.observations import check_keep
 from vpt_gym.wrappers.sb3 import VecVPTLatent
@@ -71,8 +70,10 @@ def check_env(config: TrainingConfig) -> float:
     return fps
 
 
-def latent_envs(config: TrainingConfig, encoder: Encoder, n_envs: int) -> VecVPTLatent:
-    """The run's environments, each in a process of its own, behind its encoder; `seed_each` gives them their seeds.
+def latent_envs(
+    config: TrainingConfig, encoder: Encoder, n_envs: int, fleet: FleetConfig | None = None
+) -> VecVPTLatent:
+    """The run's environments, each in a worker of its own, behind its encoder; `seed_each` gives them their seeds.
 
     Raises:
         VPTGymError: as for `make_latent_vec_env`.
@@ -82,6 +83,7 @@ def latent_envs(config: TrainingConfig, encoder: Encoder, n_envs: int) -> VecVPT
     if config.pixels != "none":
         env_id = maker(config.env_id, encoder.frame_size, image_key, (*keep, *encoder.also_reads))
         image_key, keep = IMAGE, (IMAGE, *keep)
+    fleet = fleet or FleetConfig()
     return make_latent_vec_env(
         env_id,
         n_envs,
@@ -89,7 +91,9 @@ def latent_envs(config: TrainingConfig, encoder: Encoder, n_envs: int) -> VecVPT
         env_kwargs=config.env_kwargs,
         image_key=image_key,
         keep=keep,
-        vec_env_cls=WorkerVecEnv,
+        fleet=fleet.fleet,
+        vec_env_kwargs=fleet.vec_env_kwargs,
+        overlap=fleet.overlap,
     )
 
 

@@ -12,7 +12,6 @@ import torch
 
 from vpt_gym.encoders import load_encoder
 from vpt_gym.errors import OptionError, VPTGymError
-from vpt_gym.rollout.workers import WorkerDiedError
 from vpt_gym.running.files import check_writable, claimed, lock_of
 from vpt_gym.running.stopping import Stopped, StopSignal
 from vpt_gym.running.versions import differences
@@ -23,7 +22,6 @@ from vpt_gym.training.folder import RunFolder
 from vpt_gym.training.playing import play
 from vpt_gym.training.report import Facts, Reporter, Score
 from vpt_gym.training.seeds import Purpose, seeds_of
-from vpt_gym.training.soundness import SoundVecEnv
 
 __all__ = ["EvaluationResult", "evaluate"]
 
@@ -89,8 +87,7 @@ def evaluate(config: EvaluationConfig, reporter: Reporter | None = None) -> Eval
                         raise OptionError(
                             f"{training.env_id} renders no rgb_array, so {film} cannot be filmed; leave --video out."
                         )
-                    sound = SoundVecEnv(latents, training.env_id)
-                    venv = load_statistics(training, folder, sound, trust=config.trust)
+                    venv = load_statistics(training, folder, latents, trust=config.trust)
                     model = load_model(training, folder.model, venv, encoder)
                     # The generator of a fresh model is the training's; the sampled actions belong to this evaluation.
                     model.set_random_seed(seeds.actions)
@@ -108,11 +105,6 @@ def evaluate(config: EvaluationConfig, reporter: Reporter | None = None) -> Eval
                     )
     except Stopped:
         raise KeyboardInterrupt from None
-    except WorkerDiedError:
-        # A SIGTERM to the whole process group ends the workers too.
-        if stop.requested:
-            raise KeyboardInterrupt from None
-        raise
     return EvaluationResult(
         training, score, baseline, video, folder.status(recorded), differences(recorded.get("versions", {}))
     )

@@ -21,6 +21,10 @@ UNDER_WAY: Final = ("running", "evaluating")
 """Statuses of a run that has not ended; without a process that holds its lock, it was killed."""
 
 
+STEPS: Final = "time/total_timesteps"
+"""The column of progress.csv that says when a line was written."""
+
+
 class RunFolder:
     """Paths inside one run folder, and atomic writes into it.
 
@@ -39,6 +43,8 @@ class RunFolder:
         self.episodes = path / "episodes.csv"
         self.progress = path / "progress.csv"
         self.tensorboard = path / "tensorboard"
+        self.checkpoints = path / "checkpoints"
+        self.bad_frames = path / "non_finite.npz"
         self.lock = path / ".lock"
 
     @classmethod
@@ -107,6 +113,24 @@ class RunFolder:
                     f"Give the folder that the last lines of vpt-gym train name."
                 )
         return folder
+
+    def keep_progress(self, steps: int) -> str:
+        """The lines of progress.csv that were written up to a step, with the heading; empty where there are none."""
+        if not self.progress.is_file():
+            return ""
+        with self.progress.open(encoding="utf-8", newline="") as file:
+            rows = list(csv.reader(file))
+        if not rows or STEPS not in rows[0]:
+            return ""
+        at = rows[0].index(STEPS)
+        text = io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow(rows[0])
+        # What was under way when the process was killed may be half a line.
+        writer.writerows(
+            row for row in rows[1:] if len(row) == len(rows[0]) and row[at].isdigit() and int(row[at]) <= steps
+        )
+        return text.getvalue()
 
     def video(self, suffix: str, name: str = "episode") -> Path:
         """Where a video of this run lies."""

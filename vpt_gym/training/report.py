@@ -37,22 +37,33 @@ class Progress:
         total: environment steps that the run will take.
         seconds: wall-clock seconds since training began.
         mean_return: mean return of the last 100 finished episodes; None before the first one ends.
+        mean_length: mean length of these, in steps.
+        faults: environments that failed and were made anew, so far.
+        encoder_share: share of the time that the encoder took, from 0 to 1.
+        gpu_bytes: of GPU memory in use by torch; None where the encoder is on the CPU.
+        earlier: of the steps, those of before the run was resumed.
     """
 
     steps: int
     total: int
     seconds: float
     mean_return: float | None
+    mean_length: float | None = None
+    faults: int = 0
+    encoder_share: float = 0.0
+    gpu_bytes: int | None = None
+    earlier: int = 0
 
     @property
     def frames_per_second(self) -> float:
         """Frames encoded per second; one environment step is one frame."""
-        return self.steps / self.seconds if self.seconds > 0 else 0.0
+        return (self.steps - self.earlier) / self.seconds if self.seconds > 0 else 0.0
 
     @property
     def seconds_left(self) -> float:
         """Seconds to the end at the mean pace so far."""
-        return (self.total - self.steps) * self.seconds / self.steps if self.steps else 0.0
+        pace = self.frames_per_second
+        return (self.total - self.steps) / pace if pace else 0.0
 
 
 @dataclass(frozen=True)

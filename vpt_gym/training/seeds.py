@@ -19,6 +19,7 @@ class Purpose(IntEnum):
     TRAINING = 0
     EVALUATION = 1
     EVAL_COMMAND = 2
+    RESUMED = 3
 
 
 class Seeds(NamedTuple):
@@ -28,7 +29,7 @@ class Seeds(NamedTuple):
     envs: tuple[int, ...]
 
 
-def seeds_of(seed: int, purpose: Purpose, n_envs: int) -> Seeds:
+def seeds_of(seed: int, purpose: Purpose, n_envs: int, steps: int = 0) -> Seeds:
     """Seeds that follow from a run's seed, drawn by NumPy's SeedSequence.
 
     More environments get the same seeds as fewer, and then others. Seeds that are counted up (`seed + i`) meet the
@@ -38,7 +39,10 @@ def seeds_of(seed: int, purpose: Purpose, n_envs: int) -> Seeds:
         seed: a run's `--seed`, from 0 on.
         purpose: of the episodes.
         n_envs: how many environments.
+        steps: of the run when it was resumed, so that no two resumptions open on the same episodes.
     """
-    words = np.random.SeedSequence(seed, spawn_key=(purpose,)).generate_state(1 + n_envs, np.uint32)
+    words = np.random.SeedSequence(seed, spawn_key=(purpose, steps) if steps else (purpose,)).generate_state(
+        1 + n_envs, np.uint32
+    )
     actions, *envs = (int(word) >> (32 - BITS) for word in words)
     return Seeds(actions, tuple(envs))

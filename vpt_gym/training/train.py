@@ -3,27 +3,30 @@
 from __future__ import annotations
 
 import copy
+import csv
 import io
 import time
 from contextlib import closing, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
+import numpy as np
 import torch
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.logger import CSVOutputFormat, Logger, TensorBoardOutputFormat
 from stable_baselines3.common.vec_env import VecNormalize
+from torch.utils.tensorboard import SummaryWriter
 
 from vpt_gym.encoders import Encoder, load_encoder
-from vpt_gym.errors import VPTGymError
-from vpt_gym.rollout.workers import WorkerDiedError
+from vpt_gym.errors import NonFiniteLatent, OptionError, VPTGymError
 from vpt_gym.running.files import WriteError, write_atomically
 from vpt_gym.running.stopping import Stopped, StopSignal
 from vpt_gym.running.versions import versions
 from vpt_gym.training.algorithms import build_model, normalized
-from vpt_gym.training.callback import TrainingCallback
-from vpt_gym.training.config import TrainingConfig
+from vpt_gym.training.callback import Episode, TrainingCallback
+from vpt_gym.training.checkpoints import SaveRun, load, newest
+from vpt_gym.training.config import FleetConfig, TrainingConfig
 from vpt_gym.training.environments import check_env, latent_envs
 from vpt_gym.training.folder import RunFolder
 from vpt_gym.training.playing import RandomPolicy, play
@@ -31,10 +34,10 @@ from vpt_gym.training.plot import learning_curve
 from vpt_gym.training.report import Facts, Reporter, Score
 from vpt_gym.training.scaling import write_scaling
 from vpt_gym.training.seeds import Purpose, seeds_of
-from vpt_gym.training.soundness import NonFiniteRunError, SoundVecEnv, is_sound
+from vpt_gym.training.soundness import NonFiniteRunError, is_sound
 from vpt_gym.wrappers.sb3 import VecVPTLatent
 
-__all__ = ["TrainingResult", "train"]
+__all__ = ["TrainingResult", "config_of", "resume", "train"]
 
 CHECKPOINT_SECONDS: Final = 60.0
 KEEP_SECONDS: Final = 2.0
@@ -66,7 +69,13 @@ class TrainingResult:
     video: Path | None
 
 
-def train(config: TrainingConfig, run: Path | None = None, reporter: Reporter | None = None) -> TrainingResult:
+def train(
+    config: TrainingConfig,
+    run: Path | None = None,
+    reporter: Reporter | None = None,
+    fleet: FleetConfig | None = None,
+    save_every: float = CHECKPOINT_SECONDS,
+) -> TrainingResult:
     """Train a head on the latents of a frozen encoder, measure it, and leave a run folder.
 
     The random policy plays `eval_episodes` episodes first, without the encoder. After training the policy plays as
@@ -77,26 +86,94 @@ def train(config: TrainingConfig, run: Path | None = None, reporter: Reporter | 
         config: the run.
         run: the run folder, new or empty; None makes `runs/<env>-<time>` under the current directory.
         reporter: told how the run goes.
+        fleet: where the environments are; processes of this machine by default.
+        save_every: seconds between two checkpoints to resume from.
 
     Returns:
         What was measured, and where it lies.
 
     Raises:
-        VPTGymError: the environment, the encoder or the folder is not usable; or an environment process died, or a reward,
-            an observation or a parameter is not finite, and then the last sound model is saved.
+        VPTGymError: the environment, the encoder or the folder is not usable; or an environment failed too often in a row
+            (EnvironmentFailedError), or a latent or a parameter is not finite, and then the last sound model is saved.
         KeyboardInterrupt: Ctrl-C before there was anything to save.
     """
     began = time.monotonic()
     folder = RunFolder.plan(run, config.env_id)
     # First of all: a folder that cannot be had costs no minute of loading.
     with folder.fresh():
-        fps = check_env(config)
-        with (
-            closing(load_encoder(config.encoder, **config.encoder_options)) as encoder,
-            closing(latent_envs(config, encoder, config.n_envs)) as latents,
-            StopSignal() as stop,
-        ):
-            return _Run(config, folder, encoder, latents, fps, reporter or Reporter(), stop, began).go()
+        return _train(config, folder, reporter, fleet, save_every, began, None)
+
+
+def resume(
+    run: Path,
+    steps: int | None = None,
+    reporter: Reporter | None = None,
+    fleet: FleetConfig | None = None,
+    save_every: float = CHECKPOINT_SECONDS,
+) -> TrainingResult:
+    """Go on with a run that was killed, interrupted or has failed, or is to be longer, from its newest checkpoint.
+
+    Args:
+        run: the run folder.
+        steps: how many the run shall have in all; as many as it was begun with by default.
+        reporter: as for `train`.
+        fleet: as for `train`; the environments may be elsewhere than before.
+        save_every: as for `train`.
+
+    Returns:
+        As `train` does.
+
+    Raises:
+        VPTGymError: the folder holds no whole checkpoint, or is another command's; the encoder is not what it was; the run has
+            all its steps; or as for `train`.
+    """
+    began = time.monotonic()
+    folder = RunFolder.open(run)
+    with folder.held():
+        recorded, config = folder.read_config(), config_of(run, steps)
+        place, state = newest(folder.checkpoints)
+        if state["steps"] >= config.planned_steps and recorded.get("status") == "finished":
+            raise OptionError(
+                f"{run} has finished its {state['steps']:,} steps; give more of them with --steps to go on."
+            )
+        return _train(config, folder, reporter, fleet, save_every, began, _Resumed(place, state, recorded))
+
+
+def config_of(run: Path, steps: int | None = None) -> TrainingConfig:
+    """What a run folder trains; with another number of steps, where one is given.
+
+    Raises:
+        VPTGymError: it is no run folder, or is damaged.
+    """
+    config = TrainingConfig.from_dict(RunFolder.open(run).read_config()["training"])
+    return config if steps is None else replace(config, steps=steps)
+
+
+class _Resumed(NamedTuple):
+    """What a run goes on from: a checkpoint, what is in it, and the folder's config.json."""
+
+    place: Path
+    state: dict[str, Any]
+    recorded: dict[str, Any]
+
+
+def _train(
+    config: TrainingConfig,
+    folder: RunFolder,
+    reporter: Reporter | None,
+    fleet: FleetConfig | None,
+    save_every: float,
+    began: float,
+    resumed: _Resumed | None,
+) -> TrainingResult:
+    fps = check_env(config)
+    with (
+        closing(load_encoder(config.encoder, **config.encoder_options)) as encoder,
+        closing(latent_envs(config, encoder, config.n_envs, fleet)) as latents,
+        StopSignal() as stop,
+    ):
+        run = _Run(config, folder, encoder, latents, fps, reporter or Reporter(), stop, began, save_every, resumed)
+        return run.go()
 
 
 class _Run:
@@ -112,21 +189,49 @@ class _Run:
         reporter: Reporter,
         stop: StopSignal,
         began: float,
+        save_every: float,
+        resumed: _Resumed | None,
     ) -> None:
+        self.resumed = resumed
+        self.earlier_seconds = 0.0
         self.config, self.folder, self.encoder, self.fps = config, folder, encoder.describe(), fps
         self.reporter, self.stop, self.began = reporter, stop, began
         self.seeds = seeds_of(config.seed, Purpose.EVALUATION, config.n_envs)
         self.playing: dict[str, Any] = {"seeds": self.seeds, "reporter": reporter, "stop": stop}
         self.workers: Any = latents.unwrapped
-        self.frames = SoundVecEnv(latents.venv, config.env_id)
-        self.venv = normalized(config, SoundVecEnv(latents, config.env_id))
+        self.frames = latents.venv
+        self.venv = normalized(config, latents)
         self.baseline: Score | None = None
         self.evaluation: Score | None = None
         self.video: Path | None = None
-        self.callback = TrainingCallback(config.planned_steps, reporter, stop, self.between_updates)
+        self.callback = TrainingCallback(config.planned_steps, reporter, stop, self.between_updates, latents)
         self.model: BaseAlgorithm = build_model(config, self.venv, encoder)
+        self.saver = SaveRun(folder.checkpoints, save_every, extra=self.extra)
+        if resumed is not None:
+            self.go_on(resumed)
         self.kept_at = self.saved_at = time.monotonic()
         self.kept = self.parameters()
+
+    def go_on(self, resumed: _Resumed) -> None:
+        """Take up what the checkpoint and the folder know of the run."""
+        extra = load(self.model, resumed.place, resumed.state)
+        if self.model._last_obs is None:
+            seeds = seeds_of(self.config.seed, Purpose.RESUMED, self.config.n_envs, self.model.num_timesteps)
+            self.workers.seed_each(seeds.envs)
+        self.callback.episodes = [Episode(int(s), float(r), int(n)) for s, r, n in extra["episodes"]]
+        self.earlier_seconds = extra["seconds"]
+        random = resumed.recorded.get("random_policy")
+        self.baseline = Score.of(random["returns"]) if random else None
+
+    def extra(self) -> dict[str, Any]:
+        """What a checkpoint holds of the run beside the model."""
+        episodes = [tuple(episode) for episode in self.callback.episodes]
+        return {"episodes": np.array(episodes, np.float64).reshape(-1, 3), "seconds": self.training_seconds}
+
+    @property
+    def training_seconds(self) -> float:
+        """Of the training alone, before the run was resumed and since."""
+        return self.earlier_seconds + self.callback.seconds
 
     def go(self) -> TrainingResult:
         """Measure, train, measure again; whatever happens, save, and say in the folder what happened."""
@@ -138,6 +243,10 @@ class _Run:
             self.save("interrupted" if interrupted else "finished")
         except BaseException as error:
             saved = self.save_failed(f"{type(error).__name__}: {error}")
+            if isinstance(error, NonFiniteLatent) and error.frames is not None:
+                frames = error.frames
+                write_atomically(self.folder.bad_frames, lambda path: np.savez_compressed(path, frames=frames))
+                saved = f"{saved} Its frames are in {self.folder.bad_frames}."
             if isinstance(error, VPTGymError):
                 error.args = (f"{error} {saved}", *error.args[1:])
             raise
@@ -145,7 +254,7 @@ class _Run:
             folder=self.folder.path,
             interrupted=interrupted,
             steps=self.model.num_timesteps,
-            training_seconds=self.callback.seconds,
+            training_seconds=self.training_seconds,
             total_seconds=time.monotonic() - self.began,
             baseline=self.baseline,
             evaluation=self.evaluation,
@@ -157,17 +266,15 @@ class _Run:
         facts = Facts(self.encoder["words"], self.encoder["untrained"], torch.get_num_threads(), self.folder.path)
         try:
             self.reporter.starting(facts)
-            self.measure_random()
+            if self.resumed is None:
+                self.measure_random()
+            elif self.baseline is not None:
+                self.reporter.baseline(self.baseline)
             self.learn()
             self.stop.check()
             self.save("evaluating")
             self.evaluate()
         except (Stopped, KeyboardInterrupt):
-            return True
-        except WorkerDiedError:
-            # `timeout` and others send SIGTERM to the whole process group, workers included: they were told to end too.
-            if not self.stop.requested:
-                raise
             return True
         return False
 
@@ -186,14 +293,16 @@ class _Run:
             WriteError: a log cannot be written.
         """
         try:
-            logger = Logger(
-                str(self.folder.path),
-                [CSVOutputFormat(str(self.folder.progress)), TensorBoardOutputFormat(str(self.folder.tensorboard))],
-            )
+            logger = self.logger()
             self.model.set_logger(logger)
             try:
-                log_interval = 1 if self.config.algorithm.on_policy else 10
-                self.model.learn(self.config.steps, callback=self.callback, log_interval=log_interval)
+                self.model.learn(
+                    max(self.config.steps - self.model.num_timesteps, 0),
+                    callback=[self.callback, self.saver],
+                    log_interval=1 if self.config.algorithm.on_policy else 10,
+                    reset_num_timesteps=self.resumed is None,
+                )
+                self.saver.save()
             finally:
                 logger.close()
         except WriteError:
@@ -206,6 +315,20 @@ class _Run:
             if isinstance(error, VPTGymError) or is_sound(self.model):
                 raise
             raise self.unsound() from error
+
+    def logger(self) -> Logger:
+        """The two logs; those of a run that goes on keep what belongs to it, and lose what came after its checkpoint."""
+        steps = self.model.num_timesteps
+        lines = self.folder.keep_progress(steps) if self.resumed else ""
+        table = CSVOutputFormat(str(self.folder.progress))
+        if lines:
+            table.file.write(lines)
+            table.keys = next(csv.reader([lines.partition("\n")[0]]))
+        board = TensorBoardOutputFormat(str(self.folder.tensorboard))
+        if self.resumed:
+            board.writer.close()
+            board.writer = SummaryWriter(str(self.folder.tensorboard), purge_step=steps + 1)
+        return Logger(str(self.folder.path), [table, board])
 
     def between_updates(self) -> None:
         """Look whether the head is sound, keep it now and then, and save it about once a minute.
@@ -287,7 +410,7 @@ class _Run:
             "versions": versions(),
             "steps": self.model.num_timesteps,
             "seconds": {
-                "training": round(self.callback.seconds, 1),
+                "training": round(self.training_seconds, 1),
                 "total": round(time.monotonic() - self.began, 1),
             },
             "random_policy": self.baseline and self.baseline.to_dict(),

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import copy
+import time
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from types import CodeType, FunctionType
-from typing import Any, Final
+from typing import Any, Final, Protocol, runtime_checkable
 
 import gymnasium as gym
 import numpy as np
@@ -15,9 +16,9 @@ from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecEnv,
 from torch import Tensor
 
 from vpt_gym.encoders import Encoder, Stream, as_encoder
-from vpt_gym.errors import ObservationError, ResetNeeded
+from vpt_gym.errors import NonFiniteLatent, ObservationError, OptionError, ResetNeeded
 from vpt_gym.wrappers.chain import check_kind, layers
-from vpt_gym.wrappers.observations import LatentObservations, Latents, Seen, image_of, refuse_latents
+from vpt_gym.wrappers.observations import LatentObservations, Latents, Seen, image_of, refuse_latents, some
 
 __all__ = ["VecVPTLatent"]
 
@@ -25,6 +26,20 @@ _WITHOUT_ENDS: Final = (
     "make the VecEnv provide it, as SB3's own do, or put the environments into SB3's SubprocVecEnv, or into a "
     "gymnasium.vector.VectorEnv in NEXT_STEP mode and vpt_gym.vector.VPTLatentObservation (docs/wrappers.md has the lines)."
 )
+
+
+@runtime_checkable
+class Arriving(Protocol):
+    """A VecEnv that hands over steps one by one, between `step_async` and `step_wait`, as environments make them."""
+
+    def arrivals(self) -> Iterator[list[int]]:
+        """Rows whose step is there and whose episode goes on, as they arrive; ends when all have arrived."""
+
+    def arrived(self, rows: list[int]) -> list[Any]:
+        """The observations of rows that `arrivals` has named."""
+
+    def seconds_left(self) -> float:
+        """Seconds until the last step is expected."""
 
 
 class VecVPTLatent(VecEnvWrapper):
@@ -41,15 +56,20 @@ class VecVPTLatent(VecEnvWrapper):
         keep: keys of a Dict observation to hand on beside the latent; the observation is then a Dict with `latent` and these
             (use SB3's MultiInputPolicy).
         encoder_options: keyword arguments of `load_encoder`, when `encoder` is a source string.
+        overlap: encode the frames that are there while slow environments still step, when the wait is longer than that takes. A
+            step then costs little more than the slower of the two. Which frames go through the network together follows from
+            time and changes latents by rounding, so that two runs are no longer the same to the last digit. Takes a VecEnv that
+            hands over steps as they arrive: one of `vpt_gym.rollout`.
 
     Observations are float32 [N, latent_size], or with `keep` a Dict `{"latent": ..., ...}`; fresh arrays every time.
 
     Attributes:
         encoder: the encoder.
         latent_stream: the memory of the running episodes.
+        encoding_seconds: spent in the encoder so far.
 
     Raises:
-        VPTGymError: `venv` is no VecEnv, or `encoder` no encoder.
+        VPTGymError: `venv` is no VecEnv, or `encoder` no encoder; or `overlap` is asked of a VecEnv that cannot.
         ObservationError: the observation holds no image that VPT can look at, a key is missing, or the VecEnv is wrapped
             already; from `reset` and `step` too, when observations are not what their space says or a last one is missing.
         ResetNeeded: `step` before the first `reset`.
@@ -63,6 +83,7 @@ class VecVPTLatent(VecEnvWrapper):
         image_key: str | None = None,
         keep: Sequence[str] = (),
         encoder_options: Mapping[str, Any] | None = None,
+        overlap: bool = False,
     ) -> None:
         check_kind(venv, VecEnv, "VecVPTLatent wraps a stable_baselines3 VecEnv")
         owner = type(venv.unwrapped).__name__
@@ -75,6 +96,15 @@ class VecVPTLatent(VecEnvWrapper):
         super().__init__(venv, observation_space=self._latent_observations.space)
         self.encoder = loaded
         self.latent_stream: Stream = loaded.stream(venv.num_envs)
+        if overlap and not isinstance(venv, Arriving):
+            raise OptionError(
+                f"overlap takes a VecEnv of vpt_gym.rollout, which hands over steps as they arrive, but {owner} came; leave "
+                "overlap out."
+            )
+        self._arriving: Arriving | None = venv if overlap and isinstance(venv, Arriving) else None
+        self.encoding_seconds = 0.0
+        self._seconds_of: dict[int, float] = {}
+        """What a call of the encoder takes, by its number of rows."""
         self._was_reset = False
         self._opens = np.ones(venv.num_envs, np.bool_)
         """Rows whose next frame opens an episode, because the opening frame itself was refused."""
@@ -106,19 +136,52 @@ class VecVPTLatent(VecEnvWrapper):
         self.venv.step_async(actions)
 
     def step_wait(self) -> tuple[Any, npt.NDArray[Any], npt.NDArray[Any], list[dict[str, Any]]]:
-        """Waits for the environments and encodes their frames in one call, two when episodes end."""
-        observations, rewards, dones, infos = self.venv.step_wait()
-        self.reset_infos = self.venv.reset_infos
-        done = np.asarray(dones, dtype=np.bool_)
-        opened = self._opens
-        # From here on, whatever fails: what has ended has ended, and what nobody saw open opens with the next frame.
-        self._opens = opened | done
+        """Waits for the environments and encodes their frames in one call, two when episodes end; with `overlap` in more."""
+        early: dict[int, npt.NDArray[np.float32]] = {}
+        try:
+            if self._arriving is not None:
+                self._encode_arriving(self._arriving, early)
+        finally:
+            # Also when it fails: the VecEnv must not be left in the middle of a step.
+            observations, rewards, dones, infos = self.venv.step_wait()
+            self.reset_infos = self.venv.reset_infos
+            done = np.asarray(dones, dtype=np.bool_)
+            opened = self._opens
+            # From here on, whatever fails: what has ended has ended, and what nobody saw open opens with the next frame.
+            self._opens = opened | done
         frames = self._seen(observations)
         if done.any():
             infos = self._with_terminal_latents(infos, np.flatnonzero(done), opened, frames)
-        latents = self._encode(frames, self._opens)
+        latents = self._encode_rest(frames, early)
         self._opens = np.zeros(self.num_envs, np.bool_)
         return self._latent_observations.join(latents, observations), rewards, dones, infos
+
+    def _encode_arriving(self, venv: Arriving, early: dict[int, npt.NDArray[np.float32]]) -> None:
+        """Encodes rows that have arrived while others still step, where that is time won; notes their latents in `early`."""
+        waiting: list[int] = []
+        for rows in venv.arrivals():
+            waiting += rows
+            if venv.seconds_left() > self._expected_seconds(len(waiting)):
+                frames = self._latent_observations.seen_of_each(venv.arrived(waiting))
+                latents = self._encode(frames, self._opens[waiting], np.array(waiting))
+                self._opens[waiting] = False
+                early.update(zip(waiting, latents, strict=True))
+                waiting = []
+
+    def _expected_seconds(self, rows: int) -> float:
+        """What a call for so many rows takes: as much as the smallest that was measured of those that are as large."""
+        return min((seconds for count, seconds in self._seconds_of.items() if count >= rows), default=float("inf"))
+
+    def _encode_rest(self, frames: Seen, early: dict[int, npt.NDArray[np.float32]]) -> Latents:
+        """Latents of all rows, those that were encoded on arrival among them."""
+        if not early:
+            return self._encode(frames, self._opens)
+        latents = np.empty((self.num_envs, self.encoder.latent_size), np.float32)
+        latents[list(early)] = np.stack(list(early.values()))
+        rest = np.array([row for row in range(self.num_envs) if row not in early], np.int64)
+        if len(rest):
+            latents[rest] = self._encode(some(frames, rest), self._opens[rest], rest)
+        return latents
 
     def _seen(self, observations: Any) -> Seen:
         seen = self._latent_observations.seen(observations, self.num_envs)
@@ -130,7 +193,18 @@ class VecVPTLatent(VecEnvWrapper):
         return seen
 
     def _encode(self, frames: Seen, first: npt.NDArray[np.bool_], rows: npt.NDArray[np.int64] | None = None) -> Latents:
-        return self._latent_observations.handed_out(self.latent_stream.step(frames, first, rows=rows))
+        began = time.perf_counter()
+        try:
+            latents = self._latent_observations.handed_out(self.latent_stream.step(frames, first, rows=rows))
+        except NonFiniteLatent as error:
+            asked = list(range(self.num_envs)) if rows is None else rows.tolist()
+            error.frames = image_of(frames)[[asked.index(row) for row in error.rows]]
+            raise
+        seconds = time.perf_counter() - began
+        self.encoding_seconds += seconds
+        count = len(first)
+        self._seconds_of[count] = 0.8 * self._seconds_of.get(count, seconds) + 0.2 * seconds
+        return latents
 
     def _with_terminal_latents(
         self,
