@@ -8,7 +8,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -92,7 +93,7 @@ def test_a_broken_run_does_not_stop_the_rest_and_what_is_done_is_passed_over(
     assert RunFolder(matrix.cells()[1].folder).read_config()["evaluation"] == score
 
 
-def wait_for(what: Callable[[], bool], seconds: float = 240) -> None:
+def wait_for(what: Callable[[], bool], seconds: float = 600) -> None:
     """Waits until it is so; a machine with other work to do takes its time."""
     end = time.monotonic() + seconds
     while not what():
@@ -108,14 +109,24 @@ def command(out: Path, steps: str) -> list[str]:
     ]
 
 
+@contextmanager
+def started(words: list[str]) -> Iterator[subprocess.Popen[str]]:
+    """A command that does not outlive the test."""
+    with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
 @pytest.mark.skipif(os.name != "posix", reason="kill -9")
 def test_a_matrix_that_is_killed_leaves_no_process_and_goes_on(tmp_path: Path) -> None:
     out = tmp_path / "m"
     first, second = (out / "cells" / "tests.training.pixel_env-Light-v0" / "random-tiny" / f"seed-{n}" for n in (0, 1))
-    with subprocess.Popen(command(out, "640"), stdout=subprocess.DEVNULL) as process:
+    with started(command(out, "640")) as process:
         wait_for((second / "config.json").exists)
-        assert is_claimed(RunFolder(second).lock)
         process.send_signal(signal.SIGKILL)
+        assert is_claimed(RunFolder(second).lock)
     assert RunFolder(first).read_config()["status"] == "finished"
     done = (first / "config.json").read_bytes()
     # At once: what was under way may still be saving.
@@ -131,7 +142,7 @@ def test_a_matrix_that_is_killed_leaves_no_process_and_goes_on(tmp_path: Path) -
 def test_nobody_else_works_on_a_matrix_and_ctrl_c_saves_what_is_under_way(tmp_path: Path) -> None:
     out = tmp_path / "m"
     folder = RunFolder(out / "cells" / "tests.training.pixel_env-Light-v0" / "random-tiny" / "seed-0")
-    with subprocess.Popen(command(out, "1000000"), stdout=subprocess.PIPE, text=True) as process:
+    with started(command(out, "1000000")) as process:
         wait_for(folder.progress.exists)
         with pytest.raises(OptionError, match="belongs to a command that is running"):
             compare(ComparisonConfig((ENV_ID,), ("random:tiny",), out, seeds=1, training=SMALL))

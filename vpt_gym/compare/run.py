@@ -50,7 +50,7 @@ class Trained:
     stopped: bool = False
 
 
-def train_matrix(config: ComparisonConfig, reporter: ComparisonReporter, between: Callable[[], None]) -> Trained:
+def train_matrix(config: ComparisonConfig, reporter: ComparisonReporter, between: Callable[[], object]) -> Trained:
     """Train every cell that is not finished yet.
 
     Args:
@@ -146,7 +146,7 @@ class _Work:
         self,
         config: ComparisonConfig,
         reporter: ComparisonReporter,
-        between: Callable[[], None],
+        between: Callable[[], object],
         stop: StopSignal,
         waiting: list[Cell],
         took: dict[Cell, float],
