@@ -15,7 +15,7 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.logger import CSVOutputFormat, Logger, TensorBoardOutputFormat
 from stable_baselines3.common.vec_env import VecNormalize
 
-from vpt_gym.encoders import Encoder, load_encoder
+from vpt_gym.encoders import Encoder, as_encoder
 from vpt_gym.errors import VPTGymError
 from vpt_gym.rollout.workers import WorkerDiedError
 from vpt_gym.running.files import WriteError, write_atomically
@@ -92,7 +92,7 @@ def train(config: TrainingConfig, run: Path | None = None, reporter: Reporter | 
     with folder.fresh():
         fps = check_env(config)
         with (
-            closing(load_encoder(config.encoder, **config.encoder_options)) as encoder,
+            closing(as_encoder(config.encoder, config.encoder_options)) as encoder,
             closing(latent_envs(config, encoder, config.n_envs)) as latents,
             StopSignal() as stop,
         ):
