@@ -14,7 +14,7 @@ from typing import Any, Final
 import torch
 
 from vpt_gym.config import PRECISIONS
-from vpt_gym.errors import VPTGymError
+from vpt_gym.errors import OptionError, VPTGymError
 from vpt_gym.nn.cpu import onednn
 
 __all__ = ["DTYPES", "arithmetic", "choose_precision", "computing_dtype", "memory_dtype"]
@@ -49,25 +49,25 @@ def computing_dtype(precision: str, device: torch.device) -> torch.dtype:
     return DTYPES[precision]
 
 
-def choose_precision(name: str, device: torch.device) -> str:
+def choose_precision(name: object, device: torch.device) -> str:
     """A key of `DTYPES` for `auto` or one of its keys.
 
     `auto` is bfloat16 on a GPU that computes it natively, else float32.
 
     Raises:
-        VPTGymError: there is no such precision, or not on this device.
+        OptionError: there is no such precision, or not on this device.
     """
     cuda = device.type == "cuda"
     if name == "auto":
         return "bfloat16" if cuda and _native_bfloat16(device) else "float32"
-    if name not in DTYPES:
-        raise VPTGymError(f"precision must be one of {', '.join(PRECISIONS)}, not {name!r}.")
+    if not isinstance(name, str) or name not in DTYPES:
+        raise OptionError(f"precision must be one of {', '.join(PRECISIONS)}, not {name!r}.")
     if name in {"tf32", "float16"} and not cuda:
-        raise VPTGymError(
+        raise OptionError(
             f"precision={name!r} needs a CUDA GPU, but the encoder's device is {device}; use float32 or bfloat16."
         )
     if name == "tf32" and torch.cuda.get_device_capability(device) < (8, 0):
-        raise VPTGymError(
+        raise OptionError(
             f"precision='tf32' needs a GPU of compute capability 8.0, but {torch.cuda.get_device_name(device)} has "
             f"{'.'.join(map(str, torch.cuda.get_device_capability(device)))}; use float32 or float16."
         )

@@ -103,10 +103,46 @@ class TestTimm:
         assert encoder.fingerprint == vpt_gym.load_encoder(f"{SMALL}&seed=5", device="cpu").fingerprint
         assert encoder.describe()["untrained"] is False
         (tmp_path / "bad.safetensors").write_bytes(b"no weights")
-        with pytest.raises(WeightsError, match="cannot be read"):
+        with pytest.raises(WeightsError, match="truncated or no safetensors file"):
             vpt_gym.load_encoder(f"timm:test_resnet?pretrained={tmp_path / 'bad.safetensors'}")
         with pytest.raises(WeightsError, match="do not fit the model"):
             vpt_gym.load_encoder(f"timm:test_vit?pretrained={path}")
+
+    def test_files_that_torch_wrote(self, tmp_path: Path) -> None:
+        """Under the names that trainings leave around a model's; read by vpt_gym's reader, which knows what is whole."""
+        import timm
+
+        torch.manual_seed(5)
+        state = timm.create_model("test_resnet", pretrained=False).state_dict()
+        expected = vpt_gym.load_encoder(f"{SMALL}&seed=5", device="cpu").fingerprint
+        path = tmp_path / "mine.pth"
+        source = f"timm:test_resnet?pretrained={path}"
+        named = {f"module.{name}": tensor for name, tensor in state.items()}
+        for content in (state, named, {"state_dict": named, "epoch": 3}, {"model": state, "optimizer": {"lr": 0.1}}):
+            torch.save(content, path)
+            assert vpt_gym.load_encoder(source, device="cpu").fingerprint == expected
+        torch.save({"model": state, "model_ema": state}, path)
+        with pytest.raises(WeightsError, match=r"more than one such network, under model(_ema)?\., model(_ema)?\."):
+            vpt_gym.load_encoder(source)
+        torch.save({**state, "conv1.extra": torch.zeros(3)}, path)
+        with pytest.raises(WeightsError, match=r"conv1.extra is \(3,\) there, but the model has no such tensor"):
+            vpt_gym.load_encoder(source)
+        torch.save({**state, "hook": Path}, path)
+        with pytest.raises(WeightsError, match="is refused: its pickle asks for pathlib"):
+            vpt_gym.load_encoder(source)
+
+    def test_a_damaged_file_of_torchs_is_none(self, tmp_path: Path) -> None:
+        """A byte of a tensor is another one: torch.load reads it without a word."""
+        import timm
+
+        path = tmp_path / "mine.pth"
+        torch.save(timm.create_model("test_resnet", pretrained=False).state_dict(), path)
+        damaged = bytearray(path.read_bytes())
+        damaged[len(damaged) // 2] ^= 1
+        path.write_bytes(damaged)
+        torch.load(path, weights_only=True)
+        with pytest.raises(WeightsError, match="truncated or damaged"):
+            vpt_gym.load_encoder(f"timm:test_resnet?pretrained={path}")
 
     @pytest.mark.parametrize(
         ("source", "error", "match"),

@@ -11,12 +11,15 @@ import gymnasium as gym
 import numpy as np
 import pytest
 import torch
+from stable_baselines3.common.vec_env import DummyVecEnv
 from torch import Tensor
 
 import vpt_gym
+import vpt_gym.vector
 from tests.support.scripted import ScriptedEnv
 from vpt_gym.encoders import Encoder, MemorylessEncoder, fingerprint_of, registry, schemes
-from vpt_gym.errors import OptionError, WeightsError
+from vpt_gym.errors import OptionError, VPTGymError, WeightsError
+from vpt_gym.sb3 import VecVPTLatent, make_latent_vec_env
 
 FACTS = {
     *("kind", "source", "options", "fingerprint", "untrained", "words", "latent_size", "frame_size", "device"),
@@ -57,6 +60,8 @@ def test_a_kind_of_ones_own_is_opened_by_name() -> None:
     assert schemes()["means"] == "Mean colours: `means:`."
     assert copy.deepcopy(encoder) is encoder
     assert pickle.loads(pickle.dumps(encoder)).fingerprint == encoder.fingerprint
+    with pytest.raises(VPTGymError, match=r"use copy\.deepcopy"):
+        copy.copy(encoder.stream(2))
 
 
 def test_in_a_wrapper_and_its_spec() -> None:
@@ -110,6 +115,36 @@ def test_every_line_of_the_table_leads_to_a_loader() -> None:
 def test_refused(source: Any, options: dict[str, Any], error: type[Exception], match: str) -> None:
     with pytest.raises(error, match=match):
         vpt_gym.load_encoder(source, **options)
+
+
+@pytest.mark.parametrize(
+    ("options", "match"),
+    [
+        ({"gian": 1.0}, "unexpected keyword argument 'gian'; the options of this kind .* are gain"),
+        ({"source": "means:"}, "multiple values for argument 'source'; the options .* are gain"),
+        ({1: 2}, "an option's name is a string, not 1"),
+        (["gain"], r"a dict of options by their names, .* not \['gain'\]"),
+        ("gain", "a dict of options by their names, .* not 'gain'"),
+    ],
+)
+def test_options_that_are_none_are_refused_wherever_they_are_taken(options: Any, match: str) -> None:
+    """The three wrappers, the line that makes environments, and a run, which hands on what its config says."""
+    several = gym.vector.SyncVectorEnv([ScriptedEnv])
+    for take in (
+        lambda: vpt_gym.VPTLatentObservation(ScriptedEnv(), "means:", encoder_options=options),
+        lambda: vpt_gym.vector.VPTLatentObservation(several, "means:", encoder_options=options),
+        lambda: VecVPTLatent(DummyVecEnv([ScriptedEnv]), "means:", encoder_options=options),
+        lambda: make_latent_vec_env(ScriptedEnv, encoder="means:", encoder_options=options),
+    ):
+        with pytest.raises(OptionError, match=match):
+            take()
+
+
+@pytest.mark.parametrize("name", ["device", "precision", "layer", "backend"])
+@pytest.mark.parametrize("value", [[], None, 3])
+def test_a_value_that_no_option_has(name: str, value: Any) -> None:
+    with pytest.raises(OptionError, match=f"{name} must be"):
+        vpt_gym.load_encoder("random:tiny", **{name: value})
 
 
 @pytest.mark.parametrize("name", ["", "A", "a", "two words", "a:b", "random", "timm"])

@@ -11,6 +11,7 @@ from stable_baselines3.common.vec_env import DummyVecEnv
 
 from tests.training.pixel_env import LightEnv
 from vpt_gym.errors import VPTGymError
+from vpt_gym.running.files import WriteError
 from vpt_gym.training.video import CAPTION_HEIGHT, EpisodeRecorder
 
 
@@ -58,6 +59,31 @@ def test_a_film_is_short_and_holds_the_end_of_an_episode() -> None:
     assert len(long.frames) / long.fps <= 8.7
     # Seven pictures, the end held for 0.6 s, and the opening picture of the next episode.
     assert len(film(8, 10.0).frames) == 7 + 6 + 1
+
+
+@pytest.mark.parametrize("suffix", [".gif", ".mp4"])
+def test_a_folder_that_is_not_there(suffix: str, tmp_path: Path) -> None:
+    with pytest.raises(WriteError, match=rf"a\{suffix} cannot be written: No such file or directory; name a place"):
+        film(1, 10.0).save(tmp_path / "gone" / f"a{suffix}")
+
+
+@pytest.mark.parametrize("suffix", [".gif", ".mp4"])
+def test_a_full_disk_leaves_no_half_film(suffix: str, tmp_path: Path) -> None:
+    """The system's limit of a file's size is met as a disk's end is; the film that was there stays."""
+    resource = pytest.importorskip("resource")
+    path = tmp_path / f"a{suffix}"
+    path.write_bytes(b"the film before")
+    recorder = film(7, 10.0)
+    recorder.frames = [Image.effect_noise((320, 240), 90).convert("RGB") for _ in range(7)]
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, before[1]))
+    try:
+        with pytest.raises(WriteError, match=rf"a\{suffix} cannot be written: "):
+            recorder.save(path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert path.read_bytes() == b"the film before"
+    assert list(tmp_path.iterdir()) == [path]
 
 
 def test_nothing_to_write_and_unknown_formats(tmp_path: Path) -> None:

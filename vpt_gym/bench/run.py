@@ -20,7 +20,7 @@ from vpt_gym.bench.pictures import load_pictures, read_video
 from vpt_gym.bench.plan import Plan
 from vpt_gym.bench.rounds import Step, Times, summary, take_turns
 from vpt_gym.config import VPTConfig
-from vpt_gym.encoders.protocol import Encoder
+from vpt_gym.encoders import Encoder, as_encoder
 from vpt_gym.errors import OptionError
 from vpt_gym.precision import DTYPES
 from vpt_gym.running.machine import commit, hardware
@@ -180,7 +180,7 @@ class Bench:
         if not self.plan.accuracy_steps or not lower or "precision" not in self.record["encoder"]["options"]:
             return
         options = {**self.plan.encoder_options, "precision": "float32"}
-        reference = self.encoders.get("float32") or vpt_gym.load_encoder(self.plan.encoder, **options)
+        reference = self.encoders.get("float32") or as_encoder(self.plan.encoder, options)
         float32, *others = (encoder.stream(accuracy.ROWS) for encoder in (reference, *lower.values()))
         streams, steps = dict(zip(lower, others, strict=True)), self.plan.accuracy_steps
         self.record["accuracy"] = accuracy.compare(float32, streams, self.pictures, steps, tick)
@@ -190,13 +190,13 @@ def _encoders(plan: Plan) -> dict[str, Encoder]:
     """Encoders by the precision that they resolve to, in the order asked for."""
     names = plan.precisions
     if names is None:
-        one = vpt_gym.load_encoder(plan.encoder, **plan.encoder_options)
+        one = as_encoder(plan.encoder, plan.encoder_options)
         if one.describe()["kind"] != "vpt" or "precision" in plan.encoder_options:
             return {one.precision: one}
         names = ("float32", one.precision, "bfloat16")
     encoders: dict[str, Encoder] = {}
     for name in names:
-        encoder = vpt_gym.load_encoder(plan.encoder, **plan.encoder_options, precision=name)
+        encoder = as_encoder(plan.encoder, {**plan.encoder_options, "precision": name})
         encoders.setdefault(encoder.precision, encoder)
     return encoders
 

@@ -70,11 +70,11 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 def run(arguments: argparse.Namespace) -> int:
     """Encode, and print how it went."""
     asked = record_of(Encoding, arguments)
-    from vpt_gym.encoders import load_encoder
+    from vpt_gym.encoders import as_encoder
     from vpt_gym.offline.encoding import encode
 
     config = EncodingConfig(**{each.name: getattr(asked, each.name) for each in fields(EncodingConfig)})
-    encoder = load_encoder(asked.encoder, **asked.encoder_options)
+    encoder = as_encoder(asked.encoder, asked.encoder_options)
     try:
         with BarReporter() as reporter:
             result = encode(arguments.inputs, asked.out, encoder, config, reporter=reporter)

@@ -74,9 +74,9 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 def run(arguments: argparse.Namespace) -> int:
     """Load, and print."""
     asked = record_of(Inspection, arguments)
-    from vpt_gym.encoders import load_encoder
+    from vpt_gym.encoders import as_encoder
 
-    encoder: Any = load_encoder(asked.source, **asked.encoder_options)
+    encoder: Any = as_encoder(asked.source, asked.encoder_options)
     facts = encoder.describe()
     if facts["kind"] == "vpt":
         facts |= _vpt_facts(encoder.report, VPTConfig(**facts["architecture"]))

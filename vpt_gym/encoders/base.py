@@ -6,7 +6,7 @@ import hashlib
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Any, Final, NoReturn
 
 import gymnasium as gym
 import torch
@@ -20,7 +20,7 @@ from vpt_gym.encoders.protocol import Flags, Frames, Rows, Stream
 from vpt_gym.errors import VPTGymError
 from vpt_gym.latents import latent_box
 
-__all__ = ["EncoderBase", "MemorylessEncoder", "MemorylessStream", "digest_of", "fingerprint_of"]
+__all__ = ["EncoderBase", "MemorylessEncoder", "MemorylessStream", "StreamBase", "digest_of", "fingerprint_of"]
 
 FRAMES_PER_PASS: Final = 64
 """Frames that a network without memory is given at once: enough to fill a device, few enough to bound its activations."""
@@ -157,6 +157,16 @@ def _rebuild(source: str, options: dict[str, Any], fingerprint: str) -> Any:
     return encoder
 
 
+class StreamBase:
+    """What the streams of every kind of encoder share: a copy goes its own way, or is none."""
+
+    def __copy__(self) -> NoReturn:
+        raise VPTGymError(
+            f"A shallow copy of a {type(self).__name__} would share its memory, and the two would move each other on; use "
+            "copy.deepcopy."
+        )
+
+
 class MemorylessEncoder(EncoderBase):
     """A network that looks at every frame by itself: `first` means nothing to it, and its streams remember nothing."""
 
@@ -173,7 +183,7 @@ class MemorylessEncoder(EncoderBase):
         return MemorylessStream(self, num_envs)
 
 
-class MemorylessStream:
+class MemorylessStream(StreamBase):
     """N rows of a network without memory: every check and every promise of a stream, and a state that is empty.
 
     Attributes:

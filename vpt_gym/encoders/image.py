@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any, Final
 from urllib.parse import parse_qsl
 
 import torch
-from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from vpt_gym.checks import check_count
@@ -20,6 +18,7 @@ from vpt_gym.errors import OptionError, WeightsError
 from vpt_gym.extras import import_extra, let_torchvision_import
 from vpt_gym.frames import preprocessing
 from vpt_gym.precision import DTYPES, arithmetic, choose_precision
+from vpt_gym.weights.files import open_tensors_as_named
 
 __all__ = ["ImageEncoder", "encoder_from_module", "load_efficientnet_lite0", "load_timm"]
 
@@ -153,7 +152,8 @@ def load_timm(source: str, *, device: str | torch.device = "auto", precision: st
 
     Args:
         source: `timm:<model>` with the weights that timm names for it, downloaded once; `?pretrained=FILE` with those of a file
-            of yours, .safetensors or one that torch opens safely; `?pretrained=false` untrained, drawn from `seed` (0).
+            of yours, .safetensors or what torch.save wrote of a state_dict, read as VPT's are, which runs no code;
+            `?pretrained=false` untrained, drawn from `seed` (0).
         device: `auto`, `cpu`, `cuda` or `cuda:<index>`.
         precision: `float32`, `bfloat16`, on CUDA GPUs `tf32` or `float16`, or `auto`.
 
@@ -263,14 +263,41 @@ def _download(module: nn.Module, name: str, source: str) -> None:
 def _take_file(module: nn.Module, path: Path, source: str) -> None:
     if not path.is_file():
         raise WeightsError(f"{source!r}: there is no file {path}; pretrained= is true, false or a file.")
-    load: Any = import_extra("timm.models", "timm", source).load_state_dict
-    try:
-        tensors = load(str(path), use_ema=False, weights_only=True)
-    except (OSError, EOFError, RuntimeError, ValueError, LookupError, UnpicklingError, SafetensorError) as error:
+    file = open_tensors_as_named(path)
+    shapes = {name: info.shape for name, info in file.infos().items()}
+    wanted = module.state_dict()
+    before = _before(shapes, wanted, f"{source!r}: {path}")
+    parts = {name.partition(".")[0] for name in wanted}
+    found = {
+        name.removeprefix(before): shape
+        for name, shape in shapes.items()
+        if name.startswith(before) and name.removeprefix(before).partition(".")[0] in parts
+    }
+    needed = {name: tuple(tensor.shape) for name, tensor in wanted.items()}
+    odd = [name for name in {**needed, **found} if found.get(name) != needed.get(name)]
+    if odd:
+        here, there = (str(table.get(odd[0], "no such tensor")) for table in (found, needed))
         raise WeightsError(
-            f"{source!r}: {path} cannot be read ({type(error).__name__}: {str(error)[:200]})."
-        ) from error
-    _take(module, tensors, source)
+            f"{source!r}: the weights of {path} do not fit the model: {odd[0]} is {here} there, but the model has {there} "
+            f"({len(odd)} tensors differ)."
+        )
+    file.visit(
+        [f"{before}{name}" for name in wanted], lambda name, tensor: wanted[name.removeprefix(before)].copy_(tensor)
+    )
+
+
+def _before(names: Collection[str], wanted: Collection[str], where: str) -> str:
+    """What stands before the model's own names in a file: nothing, or a wrapper's prefix such as `module.`."""
+    some = next(iter(wanted))
+    found = [name.removesuffix(some) for name in names if name == some or name.endswith(f".{some}")]
+    if "" in found or not found:
+        return ""
+    if len(found) > 1:
+        raise WeightsError(
+            f"{where} holds more than one such network, under {', '.join(found)}, and it cannot be known which is meant; save "
+            "one model's state_dict alone."
+        )
+    return found[0]
 
 
 def _take(module: nn.Module, tensors: Mapping[str, Tensor], source: str) -> None:

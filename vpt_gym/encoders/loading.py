@@ -60,7 +60,8 @@ def shared_weights(source: str, device: str | torch.device, precision: str, back
     place = choose_device(device)
     precision = choose_precision(precision, place)
     resolved = resolve(source)
-    key = (resolved.identity, str(place), precision, backend)
+    # As text, since what is no backend need not be hashable; it is refused below.
+    key = (resolved.identity, str(place), precision, str(backend))
     with _loading:
         weights = _loaded.get(key)
         if weights is None:

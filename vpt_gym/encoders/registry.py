@@ -46,6 +46,14 @@ def load_encoder(source: str, **options: Any) -> Encoder:
         WeightsError: the weights cannot be found, trusted, or are not what they should be.
         OptionError: the kind has no such option, or the option no such value.
     """
+    return _opened(source, options)
+
+
+def _opened(source: str, options: Mapping[Any, Any]) -> Encoder:
+    """As `load_encoder`, for options that are no arguments yet, and may be called anything."""
+    odd = [name for name in options if not isinstance(name, str)]
+    if odd:
+        raise OptionError(f"load_encoder({source!r}): an option's name is a string, not {odd[0]!r}.")
     scheme = _SCHEME.match(str(source))
     load = _load_of(scheme[1]) if scheme else None
     if load is None:
@@ -114,12 +122,17 @@ def as_encoder(encoder: Encoder | Lent | str, options: Mapping[str, Any] | None)
     """The encoder itself, or the one that a source string and its options name.
 
     Raises:
+        OptionError: the options are no dict, or the kind of encoder has no such option, or the option no such value.
         VPTGymError: options came with an encoder that is loaded already, or `encoder` is neither.
     """
+    if options is not None and not isinstance(options, Mapping):
+        raise OptionError(
+            f'encoder_options must be a dict of options by their names, such as {{"layer": "cnn"}}, not {options!r:.100}.'
+        )
     if isinstance(encoder, Lent):
         encoder = encoder.encoder
     if isinstance(encoder, str):
-        return load_encoder(encoder, **(options or {}))
+        return _opened(encoder, options or {})
     if isinstance(encoder, type) or not isinstance(encoder, Encoder):
         raise VPTGymError(
             f"encoder must be one of vpt_gym's encoders or a source string, not a {type(encoder).__name__}; load_encoder makes "

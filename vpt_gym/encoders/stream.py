@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from vpt_gym.checks import check_count
+from vpt_gym.encoders.base import StreamBase
 from vpt_gym.encoders.inputs import as_tensor, check_flags, check_frames, check_rows, count_of
 from vpt_gym.encoders.network import ROWS_PER_CHUNK, LatentNetwork, check_finite, non_finite
 from vpt_gym.encoders.protocol import Flags, Frames, Rows
@@ -18,7 +19,7 @@ from vpt_gym.nn import Memory
 __all__ = ["LatentStream", "check_places"]
 
 
-class LatentStream:
+class LatentStream(StreamBase):
     """The memory of N episodes, stepped all or some of them in one call.
 
     Made by `VPTEncoder.stream`. Not to be stepped from two threads, or from two CUDA streams, at once; two streams of one
@@ -44,9 +45,6 @@ class LatentStream:
         vars(self).update(state)
         # A graph reads and writes the memory that it was captured with, and a copy has its own.
         self._graphs = self.network.graphs(self._memory)
-
-    def __copy__(self) -> LatentStream:
-        raise VPTGymError("A shallow copy of a stream would share its memory; use copy.deepcopy.")
 
     def step(self, frames: Frames, first: Flags, rows: Rows = None) -> Tensor:
         """Encodes the next frame of each row.

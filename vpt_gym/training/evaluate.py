@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from vpt_gym.encoders import load_encoder
+from vpt_gym.encoders import as_encoder
 from vpt_gym.errors import OptionError, VPTGymError
 from vpt_gym.running.files import check_writable, claimed, lock_of
 from vpt_gym.running.stopping import Stopped, StopSignal
@@ -79,7 +79,7 @@ def evaluate(config: EvaluationConfig, reporter: Reporter | None = None) -> Eval
     try:
         with _claimed(film, folder):
             fps = check_env(training)
-            with closing(load_encoder(config.encoder or training.encoder, **options)) as encoder:
+            with closing(as_encoder(config.encoder or training.encoder, options)) as encoder:
                 facts = encoder.describe()
                 _check_fingerprint(facts, recorded["encoder"], config.folder)
                 with closing(latent_envs(training, encoder, n_envs)) as latents, stop:

@@ -18,7 +18,7 @@ from stable_baselines3.common.logger import CSVOutputFormat, Logger, TensorBoard
 from stable_baselines3.common.vec_env import VecNormalize
 from torch.utils.tensorboard import SummaryWriter
 
-from vpt_gym.encoders import Encoder, load_encoder
+from vpt_gym.encoders import Encoder, as_encoder
 from vpt_gym.errors import NonFiniteLatent, OptionError, VPTGymError
 from vpt_gym.running.files import WriteError, write_atomically
 from vpt_gym.running.stopping import Stopped, StopSignal
@@ -168,7 +168,7 @@ def _train(
 ) -> TrainingResult:
     fps = check_env(config)
     with (
-        closing(load_encoder(config.encoder, **config.encoder_options)) as encoder,
+        closing(as_encoder(config.encoder, config.encoder_options)) as encoder,
         closing(latent_envs(config, encoder, config.n_envs, fleet)) as latents,
         StopSignal() as stop,
     ):

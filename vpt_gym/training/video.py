@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
@@ -66,7 +67,8 @@ class EpisodeRecorder:
         """Write the film as `.gif` or `.mp4`, by the path's suffix.
 
         Raises:
-            VPTGymError: no step was filmed.
+            VPTGymError: no step was filmed, or this OpenCV writes no MP4.
+            WriteError: the system refused, or the disk is full; the old film is there as it was.
             OptionError: the suffix is another one.
         """
         if not self.frames:
@@ -90,6 +92,8 @@ class EpisodeRecorder:
         pages[0].save(path, save_all=True, append_images=pages[1:], duration=round(1000 / self.fps), loop=0)
 
     def _write_mp4(self, path: Path) -> None:
+        # OpenCV says of a folder that it cannot write to and of a codec that it lacks the same: nothing.
+        path.touch()
         size = self.frames[0].size
         film = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"mp4v"), self.fps, size)
         try:
@@ -99,6 +103,17 @@ class EpisodeRecorder:
                 film.write(cv2.cvtColor(np.asarray(frame), cv2.COLOR_RGB2BGR))
         finally:
             film.release()
+        if (whole := _pictures_in(path)) != len(self.frames):
+            raise OSError(f"of its {len(self.frames)} pictures {whole} were kept, as on a disk that is full")
+
+
+def _pictures_in(path: Path) -> int:
+    """How many pictures of a film can be read: where the disk is full, OpenCV goes on and says nothing."""
+    film = cv2.VideoCapture(str(path))
+    try:
+        return next(number for number in itertools.count() if not film.grab())
+    finally:
+        film.release()
 
 
 def _same_size(frames: Sequence[Image.Image], size: tuple[int, int]) -> list[Image.Image]:

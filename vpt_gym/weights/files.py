@@ -17,7 +17,7 @@ from vpt_gym.weights.shards import ShardedFile, is_index, shard_names
 from vpt_gym.weights.tensors import GET_AGAIN, Take, TensorFile, TensorInfo
 from vpt_gym.weights.wrapping import unwrapped
 
-__all__ = ["ABOUT", "check_is_data", "check_is_file", "open_tensor_file", "read_training"]
+__all__ = ["ABOUT", "check_is_data", "check_is_file", "open_tensor_file", "open_tensors_as_named", "read_training"]
 
 ABOUT: Final = "vpt_gym.training"
 """Entry of a safetensors file's own metadata: how the weights were made, as JSON. It goes wherever the file goes."""
@@ -80,11 +80,16 @@ def open_tensor_file(path: Path) -> TensorFile:
         WeightsError: the content is not what the ending promises, is damaged or truncated, is ambiguous, or is a pickle that
             asks for more than tensors.
     """
+    return unwrapped(path, open_tensors_as_named(path))
+
+
+def open_tensors_as_named(path: Path) -> TensorFile:
+    """As `open_tensor_file`, for networks of any kind: tensors under the names that the file gives them."""
     try:
         if is_index(path):
             check_is_data(path)
-            return unwrapped(path, ShardedFile(path, {name: _open(path.with_name(name)) for name in shard_names(path)}))
-        return unwrapped(path, _open(path))
+            return ShardedFile(path, {name: _open(path.with_name(name)) for name in shard_names(path)})
+        return _open(path)
     except OSError as error:
         raise WeightsError(f"{path} cannot be read ({error.strerror}): name a file that you may read.") from error
 

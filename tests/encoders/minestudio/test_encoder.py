@@ -66,6 +66,8 @@ def test_copies(vpt: Any, steve: Any, real_frames: MinecraftVideos) -> None:
         assert copy.deepcopy(encoder) is encoder
         stream = encoder.stream(3)
         stream.step(frames[:, 0], [True] * 3)
+        with pytest.raises(VPTGymError, match=r"use copy\.deepcopy"):
+            copy.copy(stream)
         twin = copy.deepcopy(stream)
         assert twin.encoder is encoder
         expected = stream.step(frames[:, 1], [False] * 3)

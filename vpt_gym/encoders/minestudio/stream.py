@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from vpt_gym.checks import check_count
+from vpt_gym.encoders.base import StreamBase
 from vpt_gym.encoders.inputs import as_tensor, check_flags, check_frames, check_rows, count_of, sequences_of
 from vpt_gym.encoders.minestudio.conditions import Condition
 from vpt_gym.encoders.minestudio.kinds import IMAGE
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 __all__ = ["PolicyStream"]
 
 
-class PolicyStream:
+class PolicyStream(StreamBase):
     """The memory of N episodes, stepped one frame at a time, all or some in one call, each under a condition of its own.
 
     Made by `PolicyEncoder.stream`; the wrappers keep theirs as `latent_stream`. Not to be stepped from two threads at once; two
