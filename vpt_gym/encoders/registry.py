@@ -22,6 +22,7 @@ _TABLE: Final[dict[str, str]] = {
     "efficientnet-lite0": "image:load_efficientnet_lite0",
     "random": "vpt:load_vpt",
     "timm": "image:load_timm",
+    "video": "video:load_video",
 }
 """Scheme to a module of this room and its function, one line a kind. By name, since what a module needs may be missing."""
 
