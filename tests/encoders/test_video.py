@@ -66,11 +66,12 @@ def parts(place: Path) -> dict[str, Any]:
 
 @torch.no_grad()
 def plain(found: dict[str, Any], frame_hwc: np.ndarray, attended: Tensor, layers: list[int]) -> Tensor:
-    """What the paper's code does with a frame: [frames, cells, cells, channels] before pooling, from a whole UNet with hooks."""
+    """What the paper's code does with a frame: [frames, side, side, channels], from a whole UNet with hooks."""
     kept: dict[int, Tensor] = {}
     unet, vae, scheduler = found["unet"], found["vae"], found["scheduler"]
     hooks = [
-        unet.up_blocks[n].register_forward_hook(lambda m, i, out, n=n: kept.__setitem__(n, out.clone())) for n in layers
+        unet.up_blocks[n].register_forward_hook(lambda _m, _i, out, n=n: kept.__setitem__(n, out.clone()))
+        for n in layers
     ]
     image = torch.from_numpy(frame_hwc).permute(2, 0, 1)[None] / 127.5 - 1
     latent = vae.encode(image).latent_dist.mode()
@@ -244,7 +245,7 @@ def test_a_goal_is_what_clip_says(places: dict[str, Path]) -> None:
     assert np.abs(goal - embed_goal("shut the door", str(places["clip"]))).max() > 1e-3
     with pytest.raises(OptionError, match="must be words"):
         embed_goal(" ", str(places["clip"]))
-    with pytest.raises(WeightsError, match="neither a folder nor a hub repository"):
+    with pytest.raises(WeightsError, match=r"neither a folder nor a hub repository"):
         embed_goal("open the door", "/no/such/folder")
 
 
@@ -285,15 +286,15 @@ def test_what_is_no_such_pipeline_is_refused(places: dict[str, Path], tmp_path: 
         (folder / "model_index.json").write_text(json.dumps({**index, **entries}))
         return folder
 
-    with pytest.raises(WeightsError, match="its UNet is a UNet2DConditionModel"):
+    with pytest.raises(WeightsError, match=r"its UNet is a UNet2DConditionModel"):
         load(changed("flat", unet=["diffusers", "UNet2DConditionModel"]))
     with pytest.raises(WeightsError, match="the pipeline has no UNet"):
         load(changed("none", unet=None))
     with pytest.raises(WeightsError, match="its vae is missing"):
         load(changed("blind", vae=None))
-    with pytest.raises(WeightsError, match="neither a folder nor a hub repository"):
+    with pytest.raises(WeightsError, match=r"neither a folder nor a hub repository"):
         load(tmp_path / "nowhere")
-    with pytest.raises(WeightsError, match="holds no model_index.json"):
+    with pytest.raises(WeightsError, match=r"holds no model_index\.json"):
         load(tmp_path)
 
 

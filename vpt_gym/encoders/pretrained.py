@@ -101,8 +101,8 @@ def load_model(library: Any, name: str, folder: Path, source: str) -> nn.Module:
 
 @contextmanager
 def reading(folder: Path, source: str) -> Iterator[None]:
-    """Inside, what the libraries say of folders that they cannot read becomes a WeightsError, and their advice and their bars are
-    silent."""
+    """Inside, what the libraries say of folders that they cannot read becomes a WeightsError; their advice and bars
+    are silent."""
     loggers = [logging.getLogger(name) for name in ("diffusers", "transformers")]
     levels = [logger.level for logger in loggers]
     for logger in loggers:

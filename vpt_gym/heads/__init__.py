@@ -4,6 +4,7 @@ from vpt_gym.heads.klppo import KLPPO
 from vpt_gym.heads.policy import PretrainedHeadPolicy
 from vpt_gym.heads.resampler import LatentResampler
 from vpt_gym.heads.scaling import ScaledLatents
+from vpt_gym.heads.videoformer import VideoFormer
 from vpt_gym.weights.heads import VPTHeads
 
-__all__ = ["KLPPO", "LatentResampler", "PretrainedHeadPolicy", "ScaledLatents", "VPTHeads"]
+__all__ = ["KLPPO", "LatentResampler", "PretrainedHeadPolicy", "ScaledLatents", "VPTHeads", "VideoFormer"]

@@ -205,7 +205,8 @@ def check_also(space: gym.Space[Any], also: tuple[str, ...], owner: str) -> tupl
             came = f"its entries are {', '.join(map(repr, entries))}" if entries else f"it is a {type(space).__name__}"
             raise ObservationError(
                 f"{owner}: the encoder reads {', '.join(map(repr, also))} of every observation, a Box, a Discrete or a Text "
-                f"each, at the top of a Dict, but {key!r} is not there ({came}); add it in the environment, flattening a nested Dict."
+                f"each, at the top of a Dict, but {key!r} is not there ({came}); add it in the environment, flattening a "
+                "nested Dict."
             )
     return also
 

@@ -77,7 +77,7 @@ def load_video(
 
 
 class VideoEncoder(EncoderBase):
-    """A video diffusion model, frozen, that is about to imagine what follows a frame; every frame is looked at by itself.
+    """A video diffusion model, frozen, about to imagine what follows a frame; every frame is looked at by itself.
 
     Each row goes through the network alone, which is a batch of `frames` images already: so memory is bounded, and equal frames
     under equal texts have equal latents, to the bit, in every batch. A latent is a grid [K, N, N, C], flattened in that
@@ -119,8 +119,8 @@ class VideoEncoder(EncoderBase):
         self._side = sides[asked.layer]
         if asked.cells > self._side:
             raise OptionError(
-                f"{source!r}: pool=grid:{asked.cells}, but the features are {self._side} x {self._side}; ask for that many cells "
-                "at most, for a later layer, or for larger frames (size=)."
+                f"{source!r}: pool=grid:{asked.cells}, but the features are {self._side} x {self._side}; ask for fewer cells, "
+                "for a later layer, or for larger frames (size=)."
             )
         channels = sum(widths[: asked.layer + 1]) if asked.all_layers else widths[asked.layer]
         self.grid = (asked.kept, asked.cells, asked.cells, channels)
