@@ -79,7 +79,8 @@ class VideoFormer(BaseFeaturesExtractor):
         self.norm = nn.LayerNorm(width)
 
     def tokens(self, observations: Tensor) -> tuple[Tensor, Tensor]:
-        """Observations [B, S * K * cells * C] -> tokens [B, frames, queries, width], and which frames there are, bool [B, frames].
+        """Observations [B, S * K * cells * C] -> tokens [B, frames, queries, width], and which frames there are, bool
+        [B, frames].
 
         Tokens of frames that there are not are zero.
         """
