@@ -1,10 +1,11 @@
-"""Diffusion as Karras et al. have it (arXiv 2206.00364): how the network is scaled, which noise it learns at, how it is sampled."""
+"""Diffusion as Karras et al. have it (arXiv 2206.00364): scaling of the network, noise that it learns at, sampling."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -79,7 +80,7 @@ class Karras:
         """From noise of deviation 1 to what it becomes by DDIM, [B, H, A]."""
         sigmas = self.schedule().to(noise_bha.device)
         x = noise_bha * sigmas[0]
-        for now, then in zip(sigmas[:-1], sigmas[1:], strict=True):
+        for now, then in pairwise(sigmas):
             denoised = self.denoise(network, x, now.expand(len(x)))
             x = denoised + (then / now) * (x - denoised)
         return x
