@@ -173,7 +173,7 @@ def test_it_is_saved_and_loaded(observed: Any, tmp_path: Path) -> None:
     assert (policy.predict(observation)[0] == again.predict(observation)[0]).all()
     (tmp_path / "broken.safetensors").write_bytes((tmp_path / "policy.safetensors").read_bytes()[:500])
     for name in ("broken", "absent"):
-        with pytest.raises(WeightsError, match="no policy that DiffusionPolicy.save wrote"):
+        with pytest.raises(WeightsError, match=r"no policy that DiffusionPolicy\.save wrote"):
             DiffusionPolicy.load(tmp_path / f"{name}.safetensors")
 
 

@@ -118,7 +118,7 @@ def facts_of_space(space: gym.Space[Any]) -> dict[str, Any]:
     if isinstance(space, gym.spaces.MultiDiscrete):
         return {"kind": "MultiDiscrete", "nvec": space.nvec.tolist(), "start": space.start.tolist()}
     assert isinstance(space, gym.spaces.MultiBinary)
-    return {"kind": "MultiBinary", "n": list(space.shape)}
+    return {"kind": "MultiBinary", "n": space.n if isinstance(space.n, int) else list(space.shape)}
 
 
 def space_of_facts(facts: dict[str, Any]) -> gym.Space[Any]:
