@@ -141,6 +141,7 @@ def test_commands_in_the_help_parse(capsys: pytest.CaptureFixture[str]) -> None:
         ["bench", "--help"],
         ["encode", "--help"],
         ["clone", "--help"],
+        ["diffuse", "--help"],
         ["probe", "--help"],
         ["nearest", "--help"],
     ):

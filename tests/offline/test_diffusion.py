@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +14,17 @@ import torch
 from stable_baselines3 import PPO
 
 from tests.offline.material import require_offline, write_latents
+from tests.support.diffusion import save_clip
+from tests.training.pixel_env import ENV_ID
+from vpt_gym.cli.main import main
 from vpt_gym.errors import OptionError, RecordingError
 from vpt_gym.heads import DiffusionPolicy
 from vpt_gym.latents import latent_box
 from vpt_gym.offline.plan import CloningConfig, DiffusionConfig
 
 require_offline()
-pytest.importorskip("lightning")
+if find_spec("lightning") is None:
+    pytest.skip("needs lightning", allow_module_level=True)
 
 from vpt_gym.offline import LatentDataset, clone, train_diffusion  # noqa: E402 - needs the extra
 from vpt_gym.offline.diffusion import Chunks  # noqa: E402
@@ -162,3 +168,48 @@ def test_what_does_not_fit_is_refused(tmp_path: Path) -> None:
     wide = write_latents(tmp_path / "wide", [{"latents": np.ones((9, 5), "f4"), "actions": np.ones(8, int)}], DISCRETE)
     with pytest.raises(OptionError, match="latents of 4 numbers"):
         _train(_policy(DISCRETE), wide)
+
+
+def test_the_commands_train_and_play(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run, out = tmp_path / "run", tmp_path / "policy"
+    small = ("--n-envs", "2", "--n-steps", "32", "--batch-size", "32", "--eval-episodes", "2", "--video", "none")
+    assert main(["train", ENV_ID, "--encoder", "random:tiny", *small, "--steps", "64", "--run", str(run)]) == 0
+    config = json.loads((run / "config.json").read_text())
+    size, fingerprint = config["encoder"]["latent_size"], config["encoder"]["fingerprint"]
+    space = gym.make(ENV_ID).action_space
+    space.seed(0)
+    rng = np.random.default_rng(0)
+    episodes = [
+        {
+            "latents": rng.normal(size=(13, size)).astype(np.float32),
+            "actions": np.stack([np.asarray(space.sample()) for _ in range(12)]),
+        }
+        for _ in range(3)
+    ]
+    data = write_latents(tmp_path / "data", episodes, space, fingerprint=fingerprint)
+    quick = ("--steps", "4", "--batch-size", "8", "--width", "16", "--layers", "1", "--device", "cpu")
+    assert main(["diffuse", str(data), "--out", str(out), *quick]) == 0
+    assert "step 4" in capsys.readouterr().out
+    policy = str(tmp_path / "policy.safetensors")
+    play = ["eval", str(run), "--episodes", "2", "--video", "none", "--policy", policy]
+    scores = []
+    for _ in range(2):
+        assert main(play) == 0
+        scores.append([line for line in capsys.readouterr().out.splitlines() if "mean return" in line])
+    assert scores[0]
+    assert scores[0] == scores[1]
+    assert main([*play, "--clip", "x"]) == 1
+    assert "clip is given, and is of use with goal alone" in capsys.readouterr().err
+
+    # One that is told a goal, by a CLIP of its own.
+    clip = ["--goal", "go left", "--clip", str(save_clip(tmp_path / "clip"))]
+    assert main(["diffuse", str(data), "--out", str(tmp_path / "told"), *quick, *clip]) == 0
+    told = [*play[:-1], str(tmp_path / "told.safetensors")]
+    assert main([*told, *clip]) == 0
+    assert main(told) == 1
+    assert "give --goal where it was trained with one" in capsys.readouterr().err
+
+    other = write_latents(tmp_path / "other", episodes, space)
+    assert main(["diffuse", str(other), "--out", str(tmp_path / "other"), *quick]) == 0
+    assert main([*play[:-1], str(tmp_path / "other.safetensors")]) == 1
+    assert "is for other latents" in capsys.readouterr().err

@@ -154,4 +154,4 @@ class _Attention(nn.Module):
         return read_xyqw
 
     def _split(self, values_xytw: Tensor) -> Tensor:
-        return values_xytw.unflatten(-1, (self.heads, -1)).transpose(-2, -3)
+        return values_xytw.view(*values_xytw.shape[:-1], self.heads, -1).transpose(-2, -3)

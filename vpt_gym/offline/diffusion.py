@@ -275,7 +275,7 @@ def _run(learning: _Learning, frames: Chunks, *, progress: bool) -> None:
     config = learning.config
     stop = StopSignal()
 
-    class Module(lightning.LightningModule):  # type: ignore[misc]
+    class Module(import_lightning().LightningModule):  # type: ignore[misc]
         def __init__(self) -> None:
             super().__init__()
             self.policy = learning.policy

@@ -98,7 +98,7 @@ class ActionCode(nn.Module):
         space = self.space
         shape = (*code.shape[:-1], *(space.shape or ()))
         if self.choices:
-            parts = torch.stack([part.argmax(dim=-1) for part in code.split(self.choices, dim=-1)], dim=-1)
+            parts = torch.stack([part.argmax(dim=-1) for part in torch.split(code, self.choices, dim=-1)], dim=-1)
             found = parts.cpu().numpy() + np.asarray(space.start)  # type: ignore[attr-defined]
         elif isinstance(space, gym.spaces.MultiBinary):
             found = (code > 0).cpu().numpy()

@@ -252,5 +252,5 @@ def _sizes(space: gym.Space[Any]) -> tuple[int, int]:
     for entry in entries.values():
         if not isinstance(entry, gym.spaces.Box) or len(entry.shape) != 1:
             raise OptionError(f"DiffusionPolicy observes vectors, Box [n], but the space is {space}.")
-    goal = entries.get(GOAL)
-    return int(entries[LATENT].shape[0]), 0 if goal is None else int(goal.shape[0])
+    sizes = [0 if entry is None else gym.spaces.flatdim(entry) for entry in (entries[LATENT], entries.get(GOAL))]
+    return sizes[0], sizes[1]
