@@ -1,9 +1,6 @@
 """Video Prediction Policy, from frames and words to play: a video diffusion model, VideoFormer, and actions by diffusion.
 
-    python examples/video_prediction_policy.py --model FOLDER --clip openai/clip-vit-base-patch32
-
-A scripted demonstrator plays, every frame goes once through the video model, which is about to imagine what follows, and a
-diffusion policy learns from what it computes.
+python examples/video_prediction_policy.py --model FOLDER --clip openai/clip-vit-base-patch32
 """
 
 import argparse
@@ -28,7 +25,7 @@ class Target(Env):
 
     observation_space, action_space = Box(0, 255, (32, 32, 3), np.uint8), Box(-4, 4, (1,), np.float32)
 
-    def reset(self, *, seed=None, options=None):
+    def reset(self, *, seed=None, options=None):  # noqa: ARG002 - as Gymnasium has it
         super().reset(seed=seed)
         self.place, self.age = float(self.np_random.uniform(0, 28)), 0
         return self.render(), {}

@@ -105,7 +105,7 @@ ENCODER_OPTIONS: Final = Option(
 _SOURCE: Final = """\
 the frozen encoder: VPT weights in a hub repository (owner/name or owner/name@revision), a folder with model.safetensors, a
 .weights or .ckpt file, or random:tiny, random:1x, random:2x, random:3x (untrained; ?seed=1 draws others); an image network:
-timm:<model>, efficientnet-lite0:imagenet; or a kind of your own"""
+timm:<model>, efficientnet-lite0:imagenet; a video diffusion model: video:<folder or hub id>; or a kind of your own"""
 
 _encoder = partial(Option, group="encoder")
 _environment = partial(Option, group="environment")
