@@ -47,7 +47,7 @@ class Obstacle(gym.Env[Any, Any]):
     def _seen(self) -> Any:
         return np.float32([self.age / 12, self.place, 1.0])
 
-    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> Any:
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> Any:  # noqa: ARG002
         super().reset(seed=seed)
         self.age, self.place = 0, float(self.np_random.normal() * 0.05)
         return self._seen(), {}
@@ -161,16 +161,16 @@ def main() -> None:
         else:
             folder = RunFolder.open(asked.run)
             training = TrainingConfig.from_dict(folder.read_config()["training"])
-            with closing(load_encoder(training.encoder, **training.encoder_options)) as encoder:
-                with closing(latent_envs(training, encoder, 1)) as plain:
-                    plain.seed(0)
-                    venv = load_statistics(training, folder, plain, trust=False)
-                    episodes, returns = demonstrated(
-                        load_model(training, folder.model, venv, encoder), venv, asked.steps
-                    )
-                    found["demonstrator"] = returns
-                    write(data, episodes, plain.action_space, encoder.describe())
-                    compare(data, plain, plain.action_space, asked, encoder.latent_size, found)
+            with (
+                closing(load_encoder(training.encoder, **training.encoder_options)) as encoder,
+                closing(latent_envs(training, encoder, 1)) as plain,
+            ):
+                plain.seed(0)
+                venv = load_statistics(training, folder, plain, trust=False)
+                episodes, returns = demonstrated(load_model(training, folder.model, venv, encoder), venv, asked.steps)
+                found["demonstrator"] = returns
+                write(data, episodes, plain.action_space, encoder.describe())
+                compare(data, plain, plain.action_space, asked, encoder.latent_size, found)
     print(json.dumps({name: round(float(np.mean(values)), 3) for name, values in found.items()}))
     write_json(out / "diffusion.json", {**shared.facts(torch.device("cpu"), asked), "found": found})
 
