@@ -198,7 +198,8 @@ def test_the_commands_train_and_play(tmp_path: Path, capsys: pytest.CaptureFixtu
         scores.append([line for line in capsys.readouterr().out.splitlines() if "mean return" in line])
     assert scores[0]
     assert scores[0] == scores[1]
-    assert main([*play, "--clip", "x"]) == 1
+    with pytest.raises(SystemExit, match="2"):
+        main([*play, "--clip", "x"])
     assert "clip is given, and is of use with goal alone" in capsys.readouterr().err
 
     # One that is told a goal, by a CLIP of its own.
