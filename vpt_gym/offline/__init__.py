@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from vpt_gym.offline.cloning import clone
     from vpt_gym.offline.dataset import LatentDataset
+    from vpt_gym.offline.diffusion import train_diffusion
     from vpt_gym.offline.encoding import encode
     from vpt_gym.offline.neighbours import nearest
     from vpt_gym.offline.pretraining.config import PretrainingConfig
@@ -15,7 +16,17 @@ if TYPE_CHECKING:
     from vpt_gym.offline.probing import probe
     from vpt_gym.offline.recorder import record
 
-__all__ = ["LatentDataset", "PretrainingConfig", "clone", "encode", "nearest", "pretrain", "probe", "record"]
+__all__ = [
+    "LatentDataset",
+    "PretrainingConfig",
+    "clone",
+    "encode",
+    "nearest",
+    "pretrain",
+    "probe",
+    "record",
+    "train_diffusion",
+]
 
 _HOMES = {
     "LatentDataset": "vpt_gym.offline.dataset",
@@ -26,6 +37,7 @@ _HOMES = {
     "pretrain": "vpt_gym.offline.pretraining.run",
     "probe": "vpt_gym.offline.probing",
     "record": "vpt_gym.offline.recorder",
+    "train_diffusion": "vpt_gym.offline.diffusion",
 }
 
 

@@ -9,7 +9,7 @@ from typing import Annotated, Final
 from vpt_gym.checks import is_between
 from vpt_gym.running.options import COUNT, FRACTION, POSITIVE, Kind, Option, check_options, documented, one_of
 
-__all__ = ["CloningConfig", "EncodingConfig", "ProbingConfig"]
+__all__ = ["CloningConfig", "DiffusionConfig", "EncodingConfig", "ProbingConfig"]
 
 NOT_NEGATIVE: Final = Kind("a number from 0 on", "X", lambda v: is_between(v, 0), float)
 
@@ -62,6 +62,32 @@ class CloningConfig:
     ] = 5
     kl_coef: Annotated[float, _learning("weight of the divergence from a teacher", NOT_NEGATIVE)] = 0.0
     seed: Annotated[int, _learning("of the split and the order of frames")] = 0
+
+    def __post_init__(self) -> None:
+        check_options(self)
+
+
+@documented
+@dataclass(frozen=True)
+class DiffusionConfig:
+    """How a diffusion policy is trained on demonstrations.
+
+    Raises:
+        OptionError: a value is out of range.
+    """
+
+    steps: Annotated[int, _learning("gradient steps", COUNT)] = 10_000
+    batch_size: Annotated[int, _learning("chunks in one gradient step", COUNT)] = 256
+    learning_rate: Annotated[float, _learning("step size of AdamW, when it is warm", POSITIVE)] = 3e-4
+    weight_decay: Annotated[float, _learning("of AdamW", NOT_NEGATIVE)] = 0.01
+    warm_up: Annotated[int, _learning("gradient steps in which the step size rises from 0, in a line", COUNT)] = 100
+    ema: Annotated[float, _learning("decay of the moving average of the weights, with which it plays", FRACTION)] = (
+        0.999
+    )
+    validation: Annotated[float, _learning("share of the episodes that are held out", FRACTION)] = 0.1
+    validate_every: Annotated[int, _learning("gradient steps between two looks at what is held out", COUNT)] = 500
+    seed: Annotated[int, _learning("of the split, the order of chunks, and the noise")] = 0
+    device: Annotated[str, _learning("where it trains", one_of("auto", "cpu", "cuda"))] = "auto"
 
     def __post_init__(self) -> None:
         check_options(self)

@@ -108,7 +108,8 @@ ENCODER_OPTIONS: Final = Option(
 _SOURCE: Final = """\
 the frozen encoder: VPT weights in a hub repository (owner/name or owner/name@revision), a folder with model.safetensors, a
 .weights or .ckpt file; doom:mini, trained on Doom, in the package; random:tiny, random:1x, random:2x, random:3x (untrained;
-?seed=1 draws others); an image network: timm:<model>, efficientnet-lite0:imagenet; or a kind of your own"""
+?seed=1 draws others); an image network: timm:<model>, efficientnet-lite0:imagenet; a video diffusion model: video:<folder or
+hub id>; or a kind of your own"""
 
 _encoder = partial(Option, group="encoder")
 _environment = partial(Option, group="environment")
@@ -346,6 +347,19 @@ class EvaluationConfig:
     video: Annotated[Path | str | None, _playing("the film, .gif or .mp4, or none (default: RUN/eval.gif)", FILM)] = (
         None
     )
+    policy: Annotated[
+        Path | None,
+        _playing("a policy of vpt-gym diffuse, .safetensors, that plays in place of the run's model", metavar="FILE"),
+    ] = None
+    goal: Annotated[
+        str | None, _playing("what that policy shall do, in words, where it was trained with goals", metavar="WORDS")
+    ] = None
+    clip: Annotated[
+        str | None,
+        _playing(
+            "a folder or hub repository with the CLIP that embeds the goal (default: the paper's)", metavar="PLACE"
+        ),
+    ] = None
     trust: Annotated[
         bool,
         _playing(
@@ -363,6 +377,11 @@ class EvaluationConfig:
         check_options(self)
         if self.seed is not None:
             check_seed(self.seed)
+        for name, needed in (("goal", "policy"), ("clip", "goal")):
+            if getattr(self, name) is not None and getattr(self, needed) is None:
+                raise OptionError(
+                    f"{name} is given, and is of use with {needed} alone; give that too, or leave it out."
+                )
 
 
 def check_seed(seed: int) -> None:

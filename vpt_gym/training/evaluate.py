@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from stable_baselines3.common.vec_env import VecEnv
 
 from vpt_gym.encoders import as_encoder
 from vpt_gym.errors import OptionError, VPTGymError
@@ -16,6 +17,7 @@ from vpt_gym.running.files import check_writable, claimed, lock_of
 from vpt_gym.running.stopping import Stopped, StopSignal
 from vpt_gym.running.versions import differences
 from vpt_gym.training.algorithms import load_model, load_statistics
+from vpt_gym.training.chunks import load_diffusion
 from vpt_gym.training.config import EvaluationConfig, TrainingConfig
 from vpt_gym.training.environments import check_env, latent_envs
 from vpt_gym.training.folder import RunFolder
@@ -87,8 +89,12 @@ def evaluate(config: EvaluationConfig, reporter: Reporter | None = None) -> Eval
                         raise OptionError(
                             f"{training.env_id} renders no rgb_array, so {film} cannot be filmed; leave --video out."
                         )
-                    venv = load_statistics(training, folder, latents, trust=config.trust)
-                    model = load_model(training, folder.model, venv, encoder)
+                    venv: VecEnv = latents
+                    if config.policy is None:
+                        venv = load_statistics(training, folder, latents, trust=config.trust)
+                        model: Any = load_model(training, folder.model, venv, encoder)
+                    else:
+                        model = load_diffusion(config, latents, encoder)
                     # The generator of a fresh model is the training's; the sampled actions belong to this evaluation.
                     model.set_random_seed(seeds.actions)
                     reporter.starting(Facts(facts["words"], facts["untrained"], torch.get_num_threads(), config.folder))

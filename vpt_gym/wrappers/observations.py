@@ -201,11 +201,12 @@ def check_also(space: gym.Space[Any], also: tuple[str, ...], owner: str) -> tupl
     """The keys that an encoder reads besides the image; raises ObservationError if the observation has no such entries."""
     entries = space.spaces if isinstance(space, gym.spaces.Dict) else {}
     for key in also:
-        if not isinstance(entries.get(key), (gym.spaces.Box, gym.spaces.Discrete)):
+        if not isinstance(entries.get(key), (gym.spaces.Box, gym.spaces.Discrete, gym.spaces.Text)):
             came = f"its entries are {', '.join(map(repr, entries))}" if entries else f"it is a {type(space).__name__}"
             raise ObservationError(
-                f"{owner}: the encoder reads {', '.join(map(repr, also))} of every observation, a Box or a Discrete each, at "
-                f"the top of a Dict, but {key!r} is not there ({came}); add it in the environment, flattening a nested Dict."
+                f"{owner}: the encoder reads {', '.join(map(repr, also))} of every observation, a Box, a Discrete or a Text "
+                f"each, at the top of a Dict, but {key!r} is not there ({came}); add it in the environment, flattening a "
+                "nested Dict."
             )
     return also
 

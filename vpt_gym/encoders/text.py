@@ -1,0 +1,136 @@
+"""CLIP's text tower: a text as a sequence of tokens, for what attends to it, or as one vector, a goal."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from vpt_gym.encoders.base import digest_of
+from vpt_gym.encoders.pretrained import folder_of, load_model, package, read_json
+from vpt_gym.errors import OptionError, WeightsError
+from vpt_gym.precision import arithmetic
+
+__all__ = ["CLIP", "TextTower", "check_text", "embed_goal", "text_tower"]
+
+CLIP: Final = "openai/clip-vit-base-patch32"
+"""The text tower of Video Prediction Policy: CLIP's ViT-B/32, of which a text is 512 numbers."""
+
+
+def check_text(text: object, owner: str) -> str:
+    """Hands back a text.
+
+    Raises:
+        OptionError: it is none, or an empty one.
+    """
+    if not isinstance(text, str) or not text.strip():
+        raise OptionError(f"{owner} must be words, such as 'open the door', not {text!r:.60}.")
+    return str(text)
+
+
+class TextTower:
+    """CLIP's text tower, float32 on the CPU: a text is embedded once, and cheap beside what looks at it.
+
+    Attributes:
+        model: CLIPTextModel, or CLIPTextModelWithProjection.
+        tokenizer: its CLIPTokenizer.
+        source: what messages call it.
+        longest: tokens that it has positions for.
+        width: numbers of a token that comes out.
+        digest: sha256, in hex, of its tensors.
+    """
+
+    def __init__(self, model_folder: Path, tokenizer_folder: Path, source: str) -> None:
+        transformers = package("transformers", source)
+        names = [tokenizer_folder / name for name in ("tokenizer.json", "vocab.json")]
+        if not any(name.is_file() for name in names):
+            raise WeightsError(
+                f"{source!r}: {tokenizer_folder} holds no tokenizer.json and no vocab.json, without which no text can be read; "
+                "name a folder that a CLIP tokenizer was saved in."
+            )
+        declared = read_json(model_folder / "config.json", source).get("architectures")
+        # A text encoder of Stable Diffusion's kind has no projection; CLIP's own folders hold both towers and theirs.
+        name = "CLIPTextModel" if declared == ["CLIPTextModel"] else "CLIPTextModelWithProjection"
+        model: Any = load_model(transformers, name, model_folder, source)
+        self.model = model
+        self.source = source
+        self.tokenizer: Any = transformers.CLIPTokenizer.from_pretrained(tokenizer_folder, local_files_only=True)
+        self.longest = int(model.config.max_position_embeddings)
+        self.width = int(model.config.hidden_size)
+        self.digest = digest_of(self.model.state_dict())
+
+    def tokens(self, text: str, length: int, *, masked: bool) -> Tensor:
+        """float32 [1, L, width], the last hidden states.
+
+        Args:
+            text: a longer one is cut, a shorter one padded.
+            length: L, at most `longest`.
+            masked: whether tokens may not look at padding.
+        """
+        hidden_bld: Tensor = self._run(text, min(length, self.longest), masked=masked).last_hidden_state
+        return hidden_bld
+
+    def goal(self, text: str) -> npt.NDArray[np.float32]:
+        """float32 [projection_dim]: the text where CLIP compares it with pictures.
+
+        Raises:
+            OptionError: the tower has no projection to there.
+        """
+        out = self._run(text, self.longest, masked=True)
+        if "text_embeds" not in out:
+            raise OptionError(
+                f"{self.source!r} is a text encoder without CLIP's projection, and has no vector for a whole text: embed goals "
+                f"with a whole CLIP, such as {CLIP}."
+            )
+        vector: npt.NDArray[np.float32] = out.text_embeds[0].numpy()
+        return vector
+
+    @torch.no_grad()
+    def _run(self, text: str, length: int, *, masked: bool) -> Any:
+        ids: Mapping[str, Tensor] = self.tokenizer(
+            [text], padding="max_length", truncation=True, max_length=length, return_tensors="pt"
+        )
+        mask = ids["attention_mask"] if masked else None
+        with arithmetic(torch.device("cpu"), "float32"):
+            return self.model(input_ids=ids["input_ids"], attention_mask=mask)
+
+
+_towers = threading.Lock()
+
+
+def text_tower(place: str) -> TextTower:
+    """CLIP's text tower of a folder or a hub repository, loaded once in a process.
+
+    Raises:
+        WeightsError: there is none, or it is not whole.
+        VPTGymError: transformers is not installed.
+    """
+    with _towers:
+        return _tower(place)
+
+
+@lru_cache(maxsize=4)
+def _tower(place: str) -> TextTower:
+    folder = folder_of(place, ("",), place)
+    return TextTower(folder, folder, place)
+
+
+def embed_goal(text: str, clip: str = CLIP) -> npt.NDArray[np.float32]:
+    """A goal in words as a vector, float32 [D], 512 of CLIP's ViT-B/32.
+
+    Args:
+        text: the goal.
+        clip: a folder or hub repository with CLIP, its weights as safetensors.
+
+    Raises:
+        OptionError: there are no words.
+        WeightsError: CLIP cannot be had.
+    """
+    return text_tower(clip).goal(check_text(text, "goal"))
