@@ -50,7 +50,8 @@ def load_diffusion(config: EvaluationConfig, venv: VecEnv, encoder: Encoder) -> 
     if policy.latents != encoder.fingerprint:
         raise OptionError(
             f"{config.policy} is for other latents (fingerprint {str(policy.latents)[:12]}) than "
-            f"{encoder.describe()['source']} gives ({encoder.fingerprint[:12]}): name a run on the encoder that it was trained on."
+            f"{encoder.describe()['source']} gives ({encoder.fingerprint[:12]}): name a run on the encoder that it "
+            "was trained on."
         )
     if policy.action_space != venv.action_space:
         raise OptionError(
