@@ -8,8 +8,8 @@ ARGS ?=
 JOBS ?= 2
 PYTEST = -m pytest -n $(JOBS) --dist loadscope
 
-# What `make demo` trains, and where it writes. `make demo DEMO="..."` trains something else.
-DEMO ?= VizdoomBasic-v1 --encoder random:tiny --env-arg frame_skip=4 --n-envs 8 --steps 24000
+# What `make demo` compares, and where it writes. `make demo DEMO="..."` compares something else.
+DEMO ?= VizdoomDefendCenter-v1 --encoders doom:mini random:mini --env-arg frame_skip=4 --steps 16384 --seeds 1 --jobs 2 --no-diagnose
 RUN := runs/demo-$(shell date +%Y%m%d-%H%M%S)
 
 # What `make quick` runs: every room but MineStudio's policies and simulator, whole trainings, benchmarks and the docs.
@@ -34,8 +34,8 @@ help:  ## show this list
 	@sed -n 's/^\([a-z-]*\):.*  ## \(.*\)/\1|\2/p' $(firstword $(MAKEFILE_LIST)) | \
 		while IFS='|' read -r name what; do printf '  %-12s %s\n' "$$name" "$$what"; done
 
-demo: $(VENV)/.demo  ## train PPO on VPT latents in ViZDoom: about 4 minutes on 2 CPU cores
-	@$(BIN)/vpt-gym train $(DEMO) --run $(RUN) $(ARGS)
+demo: $(VENV)/.demo  ## PPO in ViZDoom on a trained and an untrained encoder: some minutes on 2 CPU cores
+	@$(BIN)/vpt-gym compare $(DEMO) --out $(RUN) $(ARGS)
 
 test: $(VENV)/.full  ## run every test, MineStudio's parity included (ARGS go to pytest)
 	@VPT_GYM_REQUIRE_MINESTUDIO=1 VPT_GYM_REQUIRE_TRITON=$(if $(filter Linux,$(shell uname -s)),1) $(BIN)/python $(PYTEST) $(ARGS)
@@ -96,7 +96,7 @@ $(VENV)/.torch: $(PINS)
 
 $(VENV)/.demo: $(VENV)/.torch pyproject.toml
 	@echo "[3/3] vpt_gym and ViZDoom"
-	@$(UV_INSTALL) --editable '.[vizdoom]'
+	@$(UV_INSTALL) --editable '.[vizdoom,compare]'
 	@touch $@
 
 $(VENV)/.full: $(VENV)/.torch pyproject.toml $(OVERRIDES)
