@@ -24,7 +24,11 @@ def is_between(value: object, low: float, high: float = math.inf) -> bool:
     """Whether it is a finite number from `low` to `high`, both included; NaN is not."""
     if not isinstance(value, Real) or isinstance(value, bool):
         return False
-    return math.isfinite(value) and low <= float(value) <= high
+    try:
+        number = float(value)
+    except OverflowError:  # a whole number that no float reaches
+        return False
+    return math.isfinite(number) and low <= number <= high
 
 
 def check_count(name: str, value: object) -> int:

@@ -14,7 +14,7 @@ from stable_baselines3.common.logger import Logger
 from torch.distributions import Categorical, kl_divergence
 
 from tests.heads.small import LATENT, LatentEnv, small_heads, small_state
-from vpt_gym.errors import VPTGymError
+from vpt_gym.errors import OptionError, VPTGymError
 from vpt_gym.heads import KLPPO, PretrainedHeadPolicy, VPTHeads
 
 LATENTS = torch.randn(2000, LATENT, generator=torch.Generator().manual_seed(7))
@@ -280,6 +280,7 @@ def test_a_reward_is_learnt_while_the_divergence_is_held() -> None:
         ({"kl_coef": -0.1}, "kl_coef must be a number from 0 on, not -0.1; VPT began with 0.2"),
         ({"kl_coef": float("inf")}, "kl_coef must be a number from 0 on"),
         ({"kl_coef": float("nan")}, "kl_coef must be a number from 0 on"),
+        ({"kl_coef": 10**400}, "kl_coef must be a number from 0 on"),
         ({"kl_coef": "0.2"}, "kl_coef must be a number from 0 on"),
         ({"kl_decay": 0}, "kl_decay must be above 0 and at most 1, not 0; VPT took 0.9995"),
         ({"kl_decay": 1.01}, "kl_decay must be above 0 and at most 1"),
@@ -287,10 +288,10 @@ def test_a_reward_is_learnt_while_the_divergence_is_held() -> None:
     ],
 )
 def test_coefficients_that_are_none(options: dict[str, Any], message: str, tmp_path: Path) -> None:
-    with pytest.raises(VPTGymError, match=message):
+    with pytest.raises(OptionError, match=message):
         build(**options)
     build().save(tmp_path / "model.zip")
-    with pytest.raises(VPTGymError, match=message):
+    with pytest.raises(OptionError, match=message):
         KLPPO.load(tmp_path / "model.zip", device="cpu", **options)
 
 

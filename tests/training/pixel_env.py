@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from typing import Any
 
 import gymnasium as gym
@@ -18,6 +19,7 @@ class LightEnv(gym.Env[Any, Any]):
     Args:
         as_dict: observe a Dict with the image, a compass and the number of the room.
         continuous: act in a Box.
+        nvec: act in a MultiDiscrete of these numbers, of which the first counts.
         die_after: end the whole process in this step of the first episode, as a crashing game engine does.
         odd: what is not finite from step `odd_from` of an episode on: `reward`, `compass`, or nothing.
         odd_from: see `odd`.
@@ -37,6 +39,7 @@ class LightEnv(gym.Env[Any, Any]):
         odd: str = "",
         odd_from: int = 0,
         odd_value: str = "nan",
+        nvec: Sequence[int] = (),
     ) -> None:
         image = gym.spaces.Box(0, 255, (64, 64, 3), np.uint8)
         compass = gym.spaces.Box(-1.0, 1.0, (2,), np.float32)
@@ -44,6 +47,8 @@ class LightEnv(gym.Env[Any, Any]):
             gym.spaces.Dict({"image": image, "compass": compass, "room": gym.spaces.Discrete(3)}) if as_dict else image
         )
         self.action_space = gym.spaces.Box(-1.0, 1.0, (1,), np.float32) if continuous else gym.spaces.Discrete(2)
+        if nvec:
+            self.action_space = gym.spaces.MultiDiscrete(list(nvec))
         self.as_dict = as_dict
         self.die_after = die_after
         self.render_mode = render_mode

@@ -9,12 +9,13 @@ import pickle
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
 from tests.weights.checkpoints import SMALL, model_content, network, write_safetensors, write_weights
 from vpt_gym import load_encoder
-from vpt_gym.errors import VPTGymError, WeightsError
+from vpt_gym.errors import OptionError, VPTGymError, WeightsError
 from vpt_gym.weights import VPTHeads, load_heads, resolve
 
 HIDDEN = SMALL.hidden_size
@@ -89,6 +90,13 @@ def test_lightning_checkpoint(tmp_path: Path) -> None:
     heads = load_encoder(str(tmp_path / "last.ckpt"), device="cpu").heads
     assert_are(heads, 1.0)
     assert_are(heads.with_temperature(2), 2.0)
+    assert_are(heads.with_temperature(np.float32(0.5)), 0.5)
+
+
+@pytest.mark.parametrize("temperature", [0, -1.0, float("nan"), float("inf"), 10**400, "2", None, True])
+def test_a_temperature_that_is_none(temperature: Any) -> None:
+    with pytest.raises(OptionError, match="temperature must be a number above 0, such as 2, not"):
+        load_encoder("random:tiny", device="cpu").heads.with_temperature(temperature)
 
 
 def test_heads_stay_float32_whatever_the_file_and_the_network_are_in(tmp_path: Path) -> None:

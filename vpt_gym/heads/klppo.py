@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -14,7 +12,8 @@ from stable_baselines3.common.type_aliases import GymEnv, PyTorchObs
 from stable_baselines3.common.vec_env import VecEnvWrapper, VecNormalize
 from torch import Tensor
 
-from vpt_gym.errors import VPTGymError
+from vpt_gym.checks import is_between
+from vpt_gym.errors import OptionError, VPTGymError
 from vpt_gym.heads.modules import ActionHead
 from vpt_gym.heads.policy import PretrainedHeadPolicy
 from vpt_gym.weights.heads import VPTHeads
@@ -48,9 +47,10 @@ class KLPPO(PPO):
         teacher: the frozen action head, latents [B, latent] -> logits [B, buttons + camera].
 
     Raises:
-        VPTGymError: the policy is another, `kl_coef` is negative, or `kl_decay` not above 0 and at most 1; or the environment,
-            here, in `load` or in `set_env`, scales latents with VecNormalize, or has them from a VecVPTLatent whose encoder is
-            of other weights or another layer than the one that the heads come from.
+        OptionError: `kl_coef` is negative, or `kl_decay` not above 0 and at most 1.
+        VPTGymError: the policy is another; or the environment, here, in `load` or in `set_env`, scales latents with
+            VecNormalize, or has them from a VecVPTLatent whose encoder is of other weights or another layer than the one that
+            the heads come from.
     """
 
     teacher: ActionHead
@@ -82,11 +82,11 @@ class KLPPO(PPO):
         self.teacher = ActionHead(self.policy_kwargs["heads"]).requires_grad_(False).to(self.device)
 
     def _check_coefficients(self) -> None:
-        """Makes plain floats of them; raises VPTGymError if they are none that training can take."""
-        if not (_is_number(self.kl_coef) and 0 <= self.kl_coef < math.inf):
-            raise VPTGymError(f"KLPPO: kl_coef must be a number from 0 on, not {self.kl_coef!r}; VPT began with 0.2.")
-        if not (_is_number(self.kl_decay) and 0 < self.kl_decay <= 1):
-            raise VPTGymError(f"KLPPO: kl_decay must be above 0 and at most 1, not {self.kl_decay!r}; VPT took 0.9995.")
+        """Makes plain floats of them; raises OptionError if they are none that training can take."""
+        if not is_between(self.kl_coef, 0):
+            raise OptionError(f"KLPPO: kl_coef must be a number from 0 on, not {self.kl_coef!r}; VPT began with 0.2.")
+        if not is_between(self.kl_decay, 0, 1) or not self.kl_decay:
+            raise OptionError(f"KLPPO: kl_decay must be above 0 and at most 1, not {self.kl_decay!r}; VPT took 0.9995.")
         self.kl_coef, self.kl_decay = float(self.kl_coef), float(self.kl_decay)
 
     def set_env(self, env: GymEnv, force_reset: bool = True) -> None:
@@ -176,10 +176,6 @@ class KLPPO(PPO):
             teacher_bm = logits_bm.log_softmax(dim=1)
             total_b = total_b + (teacher_bm.exp() * (teacher_bm - part.logits)).sum(dim=1)
         return total_b
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, Real) and not isinstance(value, bool)
 
 
 def _mean(values: list[Tensor]) -> float:

@@ -6,7 +6,6 @@ import hashlib
 import math
 import re
 import reprlib
-import sys
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,8 +14,9 @@ from typing import Any, Final
 import torch
 from torch import Tensor
 
+from vpt_gym.checks import is_between
 from vpt_gym.config import PRESETS
-from vpt_gym.errors import WeightsError
+from vpt_gym.errors import OptionError, WeightsError
 from vpt_gym.weights.declared import read_temperature
 from vpt_gym.weights.files import open_tensor_file
 from vpt_gym.weights.source import ResolvedSource, Untrained, unchanged
@@ -141,9 +141,11 @@ class VPTHeads:
         """The same tensors with another temperature, for files that do not tell theirs, such as Lightning's checkpoints.
 
         Raises:
-            WeightsError: it is not a positive number.
+            OptionError: it is not a positive number.
         """
-        checked = check_temperature(temperature, "with_temperature")
+        checked = _temperature_of(temperature)
+        if checked is None:
+            raise OptionError(f"temperature must be a number above 0, such as 2, not {reprlib.repr(temperature)}.")
         return VPTHeads(self.latent_size, self.actions, checked, self._digest, self._tensors, self.latents)
 
     def with_latents(self, latents: str | None) -> VPTHeads:
@@ -204,10 +206,15 @@ def _temperature(resolved: ResolvedSource, path: Path) -> float:
     return OPENAI_TEMPERATURE if path.suffix == ".weights" else MINESTUDIO_TEMPERATURE
 
 
+def _temperature_of(value: Any) -> float | None:
+    return float(value) if is_between(value, 0) and value else None
+
+
 def check_temperature(value: object, origin: str) -> float:
     """The temperature as a float; raises WeightsError unless it is a positive finite number."""
-    if isinstance(value, (int, float)) and not isinstance(value, bool) and 0 < value <= sys.float_info.max:
-        return float(value)
+    checked = _temperature_of(value)
+    if checked is not None:
+        return checked
     raise WeightsError(
         f"{origin}: the temperature of VPT's action head must be a positive number, not {reprlib.repr(value)}."
     )
