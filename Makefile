@@ -26,7 +26,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PIP_ROOT_USER_ACTION := ignore
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test quick test-avx2 test-oldest env lint types contract lock clean
+.PHONY: help demo test quick test-avx2 test-ray test-oldest env lint types contract lock clean
 
 help:  ## show this list
 	@echo "make <target> [PYTHON=python3.12] [ARGS=\"...\"]"
@@ -47,6 +47,9 @@ test-avx2: $(VENV)/.full  ## run the network's tests as a CPU without AVX-512 wo
 
 quick: $(VENV)/.full  ## the tests of one's daily work, in under two minutes (ARGS go to pytest)
 	@$(BIN)/python $(PYTEST) -q $(QUICK) $(ARGS)
+
+test-ray: $(VENV)/.full  ## the tests that start Ray, one after another, on a machine with nothing else to do
+	@VPT_GYM_TEST_RAY=1 $(BIN)/python -m pytest tests/rollout $(ARGS)
 
 test-oldest:  ## the same on the oldest supported releases, without MineStudio: PYTHON=python3.10
 	@$(MAKE) --no-print-directory VENV=.venv-oldest PINS=requirements/oldest.txt .venv-oldest/.oldest

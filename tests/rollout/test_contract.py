@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 from tests.rollout.faulty_env import FAULTS, FaultyEnv
+from tests.support.ray import require_ray
 from vpt_gym.errors import EnvironmentFailedError, ObservationError, VPTGymError
 from vpt_gym.rollout import RayVecEnv, WorkerVecEnv
 from vpt_gym.rollout.supervision import SupervisedVecEnv, Terms
@@ -25,7 +26,7 @@ Maker = Callable[..., SupervisedVecEnv]
 @pytest.fixture(scope="module")
 def ray() -> Iterator[None]:
     """One Ray for all tests of this file, which `RayVecEnv` finds running."""
-    found = pytest.importorskip("ray")
+    found = require_ray()
     found.init("local", num_cpus=2, include_dashboard=False, log_to_driver=False, object_store_memory=100 * 2**20)
     yield
     found.shutdown()

@@ -10,12 +10,14 @@ import numpy as np
 import pytest
 
 from tests.rollout.faulty_env import FaultyEnv
+from tests.support.ray import require_ray
 from vpt_gym.rollout import RayVecEnv
 
 
 @pytest.fixture
 def cluster() -> Iterator[Any]:
     """Ray's own stand-in for a cluster: two nodes of this machine."""
+    require_ray()
     utils = pytest.importorskip("ray.cluster_utils")
     settings = {"num_cpus": 2, "object_store_memory": 100 * 2**20, "include_dashboard": False}
     cluster = utils.Cluster(initialize_head=True, head_node_args=settings)
@@ -26,7 +28,7 @@ def cluster() -> Iterator[Any]:
 
 
 def test_a_lost_node_s_environments_begin_anew_elsewhere(cluster: Any) -> None:
-    ray = pytest.importorskip("ray")
+    ray = require_ray()
     makers = [partial(FaultyEnv, number, length=1000) for number in range(2)]
     try:
         venv = RayVecEnv(makers, cluster.address, backoff=0.01)
