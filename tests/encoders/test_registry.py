@@ -5,6 +5,8 @@ from __future__ import annotations
 import copy
 import json
 import pickle
+import sys
+from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
@@ -17,6 +19,7 @@ from torch import Tensor
 import vpt_gym
 import vpt_gym.vector
 from tests.support.scripted import ScriptedEnv
+from vpt_gym.cli.main import main
 from vpt_gym.encoders import Encoder, MemorylessEncoder, fingerprint_of, registry, schemes
 from vpt_gym.errors import OptionError, VPTGymError, WeightsError
 from vpt_gym.sb3 import VecVPTLatent, make_latent_vec_env
@@ -64,6 +67,43 @@ def test_a_kind_of_ones_own_is_opened_by_name() -> None:
         copy.copy(encoder.stream(2))
 
 
+MODULE = """
+import vpt_gym
+from vpt_gym.encoders import MemorylessEncoder, fingerprint_of
+
+class Greys(MemorylessEncoder):
+    kind, latent_size, frame_size = "greys", 1, 8
+    def __init__(self, source):
+        self.source, self.options, self.fingerprint = source, {}, fingerprint_of({"greys": 1})
+    def latents_of(self, frames_nhwc):
+        return frames_nhwc.float().mean(dim=(1, 2, 3))[:, None]
+
+def load(source):
+    assert source == "greys:1", "as it was registered, whatever stands before it"
+    return Greys(source)
+
+vpt_gym.register_source("greys", load)
+"""
+
+
+def test_a_module_in_front_is_imported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As in an environment's id; and it stays in what a spec, a pickle or a run records, for processes to come."""
+    (tmp_path / "kinds_of_greys.py").write_text(MODULE)
+    monkeypatch.syspath_prepend(tmp_path)
+    source = "kinds_of_greys:greys:1"
+    try:
+        assert main(["inspect", source]) == 0
+        assert "greys" in schemes()
+        encoder = vpt_gym.load_encoder(source)
+    finally:
+        sys.modules.pop("kinds_of_greys", None)
+    assert encoder.recorded == {"encoder": source, "encoder_options": {}}
+    assert encoder.describe()["source"] == source
+    assert f"source       {source}" in capsys.readouterr().out
+
+
 def test_in_a_wrapper_and_its_spec() -> None:
     gym.register("Scripted-v0", "tests.support.scripted:ScriptedEnv", disable_env_checker=True)
     try:
@@ -108,6 +148,8 @@ def test_every_line_of_the_table_leads_to_a_loader() -> None:
             WeightsError,
             "no kind of encoder is called 'maens'; there are .*random:.*means:.*register_source",
         ),
+        ("no_such.kinds:greys:1", {}, WeightsError, "'no_such.kinds' is neither a kind of encoder nor a module"),
+        ("json:greys:1", {}, WeightsError, "no kind of encoder is called 'greys'"),
         ("", {}, WeightsError, "names no weights"),
         (7, {}, WeightsError, "A source of weights is a string, not int"),
     ],

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
+from contextlib import closing
 from dataclasses import dataclass, field
 from typing import Annotated, Any
 
 from vpt_gym.cli.arguments import add_command, record_of
 from vpt_gym.cli.terminal import say
-from vpt_gym.config import VPTConfig
 from vpt_gym.running.options import Option, check_options
 from vpt_gym.training.config import ENCODER_OPTIONS
 
@@ -25,15 +24,8 @@ EXAMPLES = """\
 examples:
   vpt-gym inspect CraftJarvis/MineStudio_VPT.rl_from_early_game_2x
   vpt-gym inspect foundation-model-1x.weights --json
-  vpt-gym inspect random:tiny --layer cnn"""
-
-PARTS = (
-    ("cnn.stacks.", "convolutions"),
-    ("cnn.", "dense layers"),
-    ("blocks.", "transformer blocks"),
-    ("", "last layers"),
-)
-"""Parts of VPT's network by how our parameters' names begin; the first that fits counts."""
+  vpt-gym inspect random:tiny --layer cnn
+  vpt-gym inspect my_package.encoders:colours: --encoder-arg cells=2"""
 
 ARCHITECTURE = {
     "hidden_size": "hidden size",
@@ -74,33 +66,14 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 def run(arguments: argparse.Namespace) -> int:
     """Load, and print."""
     asked = record_of(Inspection, arguments)
-    from vpt_gym.encoders import as_encoder
+    from vpt_gym.encoders import EncoderBase, as_encoder
 
-    encoder: Any = as_encoder(asked.source, asked.encoder_options)
-    facts = encoder.describe()
-    if facts["kind"] == "vpt":
-        facts |= _vpt_facts(encoder.report, VPTConfig(**facts["architecture"]))
-    encoder.close()
+    with closing(as_encoder(asked.source, asked.encoder_options)) as encoder:
+        facts = encoder.describe()
+        if isinstance(encoder, EncoderBase):
+            facts |= encoder.contents()
     say(json.dumps(facts, indent=2) if asked.json else _table(facts))
     return 0
-
-
-def _vpt_facts(report: Any, config: VPTConfig) -> dict[str, Any]:
-    from vpt_gym.weights import table
-
-    parts = {name: {"tensors": 0, "parameters": 0} for _, name in PARTS}
-    for spec in table(config):
-        part = parts[next(name for start, name in PARTS if spec.parameter.startswith(start))]
-        part["tensors"] += 1
-        part["parameters"] += math.prod(spec.shape)
-    return {
-        "files": [str(path) for path in report.files],
-        "parameters": report.parameters,
-        "parts": parts,
-        "taken": list(report.taken),
-        "aside": list(report.aside),
-        "heads": dict(report.heads),
-    }
 
 
 def _table(facts: dict[str, Any]) -> str:

@@ -127,6 +127,10 @@ class EncoderBase(ABC):
             "backend": self.backend,
         }
 
+    def contents(self) -> dict[str, Any]:
+        """JSON values for `vpt-gym inspect`, too long for a run's record: what was loaded, part by part."""
+        return {}
+
     def close(self) -> None:  # noqa: B027 - a kind that holds nothing has nothing to say
         """Gives back what it holds beside memory, which is nothing here."""
 

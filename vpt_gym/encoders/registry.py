@@ -11,6 +11,7 @@ from typing import Any, Final
 
 import torch
 
+from vpt_gym.encoders.base import EncoderBase
 from vpt_gym.encoders.protocol import Encoder
 from vpt_gym.errors import OptionError, VPTGymError, WeightsError
 
@@ -31,6 +32,8 @@ _TABLE: Final[dict[str, str]] = {
 
 _registered: dict[str, Load] = {}
 _SCHEME: Final = re.compile(r"([a-z][a-z0-9-]+):")
+_OF_MODULE: Final = re.compile(r"([A-Za-z_][A-Za-z0-9_]*(?:\.[A-Za-z_][A-Za-z0-9_]*)*):(?=[a-z][a-z0-9-]+:)")
+"""A module in front of a scheme, as Gymnasium has it in front of an environment's id."""
 
 
 def load_encoder(source: str, **options: Any) -> Encoder:
@@ -55,27 +58,49 @@ def _opened(source: str, options: Mapping[Any, Any]) -> Encoder:
     odd = [name for name in options if not isinstance(name, str)]
     if odd:
         raise OptionError(f"load_encoder({source!r}): an option's name is a string, not {odd[0]!r}.")
-    scheme = _SCHEME.match(str(source))
+    inner = _without_module(source)
+    scheme = _SCHEME.match(str(inner))
     load = _load_of(scheme[1]) if scheme else None
     if load is None:
-        if scheme and not Path(source).exists():
+        if scheme and (inner != source or not Path(source).exists()):
             known = ", ".join(f"{name}:" for name in (*_TABLE, *_registered))
             raise WeightsError(
                 f"{source!r}: no kind of encoder is called {scheme[1]!r}; there are {known} and VPT weights in files, folders "
-                "and hub repositories; vpt_gym.register_source adds a kind of your own."
+                f"and hub repositories; vpt_gym.register_source adds a kind of your own, which module:{scheme[0]}... imports."
             )
         load = _imported("vpt:load_vpt")
     # A name, since options are recorded as JSON values.
     options = {name: str(value) if isinstance(value, torch.device) else value for name, value in options.items()}
     signature = inspect.signature(load)
     try:
-        signature.bind(source, **options)
+        signature.bind(inner, **options)
     except TypeError as error:
         names = [name for name, parameter in signature.parameters.items() if parameter.kind is parameter.KEYWORD_ONLY]
         raise OptionError(
             f"load_encoder({source!r}): {error}; the options of this kind of encoder are {', '.join(names) or 'none'}."
         ) from error
-    return load(source, **options)
+    encoder = load(inner, **options)
+    if inner != source and isinstance(encoder, EncoderBase):
+        # What a spec, a pickle and a run record: it must import the module again, in another process too.
+        encoder.source = source
+    return encoder
+
+
+def _without_module(source: str) -> str:
+    """What follows the module in front of a source, which is imported for what it registers."""
+    found = _OF_MODULE.match(str(source))
+    if found is None or _load_of(found[1]) is not None or Path(source).exists():
+        return source
+    try:
+        importlib.import_module(found[1])
+    except ModuleNotFoundError as error:
+        if error.name is None or not f"{found[1]}.".startswith(f"{error.name}."):
+            raise
+        raise WeightsError(
+            f"{source!r}: {found[1]!r} is neither a kind of encoder nor a module that can be imported from here; install the "
+            "package, or put its folder into PYTHONPATH."
+        ) from error
+    return source[found.end() :]
 
 
 def register_source(name: str, load: Load) -> None:
@@ -85,7 +110,7 @@ def register_source(name: str, load: Load) -> None:
         name: the scheme: small letters, digits and hyphens, two at least.
         load: takes the source, and the kind's options as keyword-only arguments; returns an encoder.
 
-    Worker processes know it where they import the module that calls this.
+    Worker processes and `vpt-gym` know it where they import the module that calls this: `<module>:<name>:...` has them do so.
 
     Raises:
         OptionError: the name is no such word, or one of vpt_gym's own.

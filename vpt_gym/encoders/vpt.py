@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict
 from functools import cached_property
-from typing import Any
+from typing import Any, Final
 
 import torch
 from torch import Tensor
@@ -19,9 +20,17 @@ from vpt_gym.encoders.stream import LatentStream
 from vpt_gym.errors import OptionError
 from vpt_gym.frames import preprocessing
 from vpt_gym.latents import LatentChoice, check_pooling
-from vpt_gym.weights import VPTHeads
+from vpt_gym.weights import VPTHeads, table
 
 __all__ = ["VPTEncoder", "load_vpt"]
+
+PARTS: Final = (
+    ("cnn.stacks.", "convolutions"),
+    ("cnn.", "dense layers"),
+    ("blocks.", "transformer blocks"),
+    ("", "last layers"),
+)
+"""Parts of the network by how parameters' names begin; the first that fits counts."""
 
 
 def load_vpt(
@@ -118,6 +127,23 @@ class VPTEncoder(EncoderBase):
             "architecture": asdict(self.config),
             "report": self.report.summary(),
             "training": self.report.training,
+        }
+
+    def contents(self) -> dict[str, Any]:
+        """JSON values: the files, the tensors by part and by name, and what was left aside."""
+        parts = {name: {"tensors": 0, "parameters": 0} for _, name in PARTS}
+        for spec in table(self.config):
+            part = parts[next(name for start, name in PARTS if spec.parameter.startswith(start))]
+            part["tensors"] += 1
+            part["parameters"] += math.prod(spec.shape)
+        report = self.report
+        return {
+            "files": [str(path) for path in report.files],
+            "parameters": report.parameters,
+            "parts": parts,
+            "taken": list(report.taken),
+            "aside": list(report.aside),
+            "heads": dict(report.heads),
         }
 
     @cached_property
