@@ -31,7 +31,7 @@ def pack(value: Any, tensors: dict[str, torch.Tensor], place: str = "") -> Any:
         tensors[name := str(len(tensors))] = value.detach().contiguous().clone()
         return {"$tensor": name}
     if isinstance(value, (np.ndarray, np.generic)):
-        array = np.array(value)
+        array = np.array(value, order="C")  # pictures come transposed, and safetensors holds rows one after another
         if array.dtype.kind not in "biuf":
             raise VPTGymError(f"A checkpoint cannot hold {place}, which is an array of {array.dtype}.")
         tensors[name := str(len(tensors))] = torch.from_numpy(array)
