@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from torch import Tensor
 
-from vpt_gym.encoders.protocol import Encoder
+from vpt_gym.encoders.protocol import Encoder, Frames
 from vpt_gym.errors import ObservationError, OptionError
 from vpt_gym.frames import find_frames
 from vpt_gym.wrappers.chain import refuse_stack
@@ -43,10 +43,10 @@ IMAGE: Final = "image"
 HANDED_OUT_AS: Final = ("numpy", "torch")
 """What latents can be handed out as: arrays, or tensors on the encoder's device."""
 
-Latents = Any
-"""float32 [n, latent_size], an array or a tensor."""
+Latents = npt.NDArray[np.float32] | Tensor
+"""float32 [n, latent_size]."""
 
-Seen = Any
+Seen = Frames | dict[str, Any]
 """What an encoder reads of a batch of observations: frames uint8 [n, size, size, 3], array or tensor, or a dict of them and of
 other entries."""
 

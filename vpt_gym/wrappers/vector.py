@@ -102,9 +102,10 @@ class VPTLatentObservation(VectorWrapper):
             latents = self._step_all(frames, mask)
         else:
             assert self._latents is not None
-            latents = copied(self._latents)
             rows = np.flatnonzero(mask)
-            latents[mask] = self._step_rows(some(frames, mask), mask[rows], rows)
+            renewed: Any = copied(self._latents)  # array or tensor, and a mask is the same to both
+            renewed[mask] = self._step_rows(some(frames, mask), mask[rows], rows)
+            latents = renewed
         self._opens = self._opens & ~mask
         self._latents = latents
         return self._latent_observations.join(copied(latents), observations), infos
