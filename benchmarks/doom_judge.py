@@ -16,17 +16,15 @@ from typing import Any
 
 import gymnasium as gym
 import numpy as np
-from doom_mini import FRAME_SKIP, HELD_OUT, RANDOM_SHARE, record_play
+from doom_mini import HELD_OUT, record_play
 from numpy.typing import NDArray
 
-from vpt_gym.config import PRESETS
 from vpt_gym.encoders import load_encoder
 from vpt_gym.envs import doom
 from vpt_gym.offline.pretraining.card import read_figures
 from vpt_gym.offline.pretraining.config import PretrainingConfig
 from vpt_gym.offline.pretraining.run import pretrain
 from vpt_gym.offline.probing import fit, scaled
-from vpt_gym.offline.recorder import record
 
 ENCODERS = ("doom:mini", "random:mini?seed=0", "random:mini?seed=1")
 LAYERS = ("cnn", "final")
@@ -39,21 +37,6 @@ def in_view(env: gym.Env[Any, Any]) -> dict[str, NDArray[np.float32]]:
     """Angle and size of the nearest object, to be kept beside a frame."""
     found = doom.nearest(env) or (NOTHING, NOTHING)
     return {"nearest": np.array(found, np.float32)}
-
-
-def record_views(folder: Path, scenario: str, frames: int) -> Path:
-    """Records play with what is in view beside it."""
-    return record(
-        lambda: gym.make(f"Vizdoom{scenario}-v1", **doom.buffers(buttons=True, frame_skip=FRAME_SKIP)),
-        doom.Player,
-        folder / scenario,
-        frames=frames,
-        frame_size=PRESETS["mini"].frame_size,
-        image_key="screen",
-        seed=2,
-        random_share=RANDOM_SHARE,
-        targets=in_view,
-    )
 
 
 def latents_of(source: str, files: list[Path]) -> tuple[dict[str, NDArray[Any]], NDArray[Any], NDArray[Any]]:
@@ -80,7 +63,7 @@ def probe(folder: Path, frames: int) -> None:
     print("| scenario | encoder | " + " | ".join(columns) + " |")
     print("|---|---|" + "---|" * len(columns))
     for scenario in HELD_OUT:
-        files = sorted(record_views(folder / "views", scenario, frames).glob("episode-*.npz"))
+        files = sorted(record_play(folder / "views", scenario, frames, seed=2, targets=in_view).glob("episode-*.npz"))
         for source in ENCODERS:
             by_layer, labels, episodes = latents_of(source, files)
             part = np.random.default_rng(0).permutation(len(files))[episodes] % 5

@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import shutil
+import sys
 import tempfile
 from pathlib import Path
 
@@ -26,7 +27,7 @@ from vpt_gym.envs import doom
 from vpt_gym.offline.pretraining.card import read_figures, training_facts, write_card
 from vpt_gym.offline.pretraining.config import PretrainingConfig
 from vpt_gym.offline.pretraining.run import pretrain
-from vpt_gym.offline.recorder import record
+from vpt_gym.offline.recorder import Targets, record
 from vpt_gym.weights import embedded, save_checkpoint
 
 SCENARIOS = ("Basic", "DeadlyCorridor", "DefendLine", "HealthGathering", "MyWayHome", "Deathmatch")
@@ -40,21 +41,24 @@ OBJECTIVES = {"clone": 1.0, "depth_map": 30.0, "what_map": 60.0, "inverse": 0.3,
 """Weights under which no objective drowns another: losses are sums over a piece's frames."""
 
 
-def record_play(folder: Path, scenario: str, frames: int) -> None:
+def record_play(
+    folder: Path, scenario: str, frames: int, *, seed: int = 1, targets: Targets | None = doom.targets
+) -> Path:
     """Records one scenario, all of them with the same seven buttons."""
-    record(
+    place = record(
         lambda: gym.make(f"Vizdoom{scenario}-v1", **doom.buffers(buttons=True, frame_skip=FRAME_SKIP)),
         doom.Player,
         folder / scenario,
         frames=frames,
         frame_size=PRESETS["mini"].frame_size,
         image_key="screen",
-        seed=1,
+        seed=seed,
         random_share=RANDOM_SHARE,
-        targets=doom.targets,
-        tick=lambda done: print(f"\r{scenario}: {done:,} frames", end="", flush=True),
+        targets=targets,
+        tick=lambda done: print(f"\r{scenario}: {done:,} frames", end="", flush=True, file=sys.stderr),
     )
-    print()
+    print(file=sys.stderr)
+    return place
 
 
 def ship(encoder: Path, target: Path, hours: float | None) -> int:

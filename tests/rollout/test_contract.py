@@ -18,7 +18,8 @@ from tests.rollout.faulty_env import FAULTS, FaultyEnv
 from tests.support.ray import require_ray
 from vpt_gym.errors import EnvironmentFailedError, ObservationError, VPTGymError
 from vpt_gym.rollout import RayVecEnv, WorkerVecEnv
-from vpt_gym.rollout.supervision import SupervisedVecEnv, Terms
+from vpt_gym.rollout.supervision import SupervisedVecEnv
+from vpt_gym.rollout.terms import Terms
 
 Maker = Callable[..., SupervisedVecEnv]
 

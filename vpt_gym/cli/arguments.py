@@ -8,6 +8,7 @@ import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import MISSING, fields
 from functools import partial
+from pathlib import Path
 from typing import Any, TypeVar
 
 from vpt_gym.errors import OptionError
@@ -66,6 +67,11 @@ def record_of(record: type[T], arguments: argparse.Namespace) -> T:
     except OptionError as error:
         parser: argparse.ArgumentParser = arguments.parser
         parser.error(str(error))
+
+
+def ending_in(ending: str, path: Path) -> Path:
+    """A file's path, with the ending behind its name where it is not there."""
+    return path if path.suffix == ending else path.with_name(f"{path.name}{ending}")
 
 
 def add_option(group: Any, declared: Declared, *, required: bool = True) -> None:

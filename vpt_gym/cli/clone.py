@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import argparse
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-from vpt_gym.cli.arguments import add_command, record_of
+from vpt_gym.cli.arguments import add_command, ending_in, record_of
 from vpt_gym.cli.terminal import duration
 from vpt_gym.offline.plan import CloningConfig
 from vpt_gym.offline.report import CloneReporter, CloneResult, Epoch
@@ -70,9 +70,9 @@ def run(arguments: argparse.Namespace) -> int:
     from vpt_gym.offline.curves import draw_cloning
     from vpt_gym.running.files import check_writable, write_atomically
 
-    model_path = asked.out if asked.out.suffix == ".zip" else asked.out.with_name(f"{asked.out.name}.zip")
+    model_path = ending_in(".zip", asked.out)
     check_writable(model_path)
-    config = CloningConfig(**{each.name: getattr(asked, each.name) for each in fields(CloningConfig)})
+    config = record_of(CloningConfig, arguments)
     with LatentDataset(asked.dataset) as dataset:
         print(f"{asked.dataset}: {len(dataset)} episodes, {dataset.frames:,} latents of {dataset.latent_size} numbers")
         model = _model(asked, dataset)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import argparse
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-from vpt_gym.cli.arguments import add_command, record_of
+from vpt_gym.cli.arguments import add_command, ending_in, record_of
 from vpt_gym.offline.plan import DiffusionConfig
 from vpt_gym.running.options import COUNT, Option
 
@@ -73,9 +73,9 @@ def run(arguments: argparse.Namespace) -> int:
     from vpt_gym.offline import LatentDataset, train_diffusion
     from vpt_gym.running.files import check_writable
 
-    out = asked.out if asked.out.suffix == ".safetensors" else asked.out.with_name(f"{asked.out.name}.safetensors")
+    out = ending_in(".safetensors", asked.out)
     check_writable(out)
-    config = DiffusionConfig(**{each.name: getattr(asked, each.name) for each in fields(DiffusionConfig)})
+    config = record_of(DiffusionConfig, arguments)
     goal = None if asked.goal is None else embed_goal(asked.goal, asked.clip or CLIP)
     with LatentDataset(asked.dataset) as dataset:
         print(f"{asked.dataset}: {len(dataset)} episodes, {dataset.frames:,} latents of {dataset.latent_size} numbers")

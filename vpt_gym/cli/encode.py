@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -73,7 +73,7 @@ def run(arguments: argparse.Namespace) -> int:
     from vpt_gym.encoders import as_encoder
     from vpt_gym.offline.encoding import encode
 
-    config = EncodingConfig(**{each.name: getattr(asked, each.name) for each in fields(EncodingConfig)})
+    config = record_of(EncodingConfig, arguments)
     encoder = as_encoder(asked.encoder, asked.encoder_options)
     try:
         with BarReporter() as reporter:

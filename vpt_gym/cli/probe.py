@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
@@ -54,7 +54,7 @@ def run(arguments: argparse.Namespace) -> int:
     asked = record_of(Probing, arguments)
     from vpt_gym.offline import LatentDataset, probe
 
-    config = ProbingConfig(**{each.name: getattr(asked, each.name) for each in fields(ProbingConfig)})
+    config = record_of(ProbingConfig, arguments)
     with LatentDataset(asked.dataset) as dataset:
         probes = probe(dataset, asked.label, config)
     print(f"{'label':<20} {'layer':<8} {'probe':<9} {'score':>7} {'without':>8}   on held-out episodes")

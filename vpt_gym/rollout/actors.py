@@ -15,7 +15,8 @@ from vpt_gym.checks import is_between
 from vpt_gym.errors import OptionError, VPTGymError
 from vpt_gym.extras import import_extra
 from vpt_gym.rollout.host import Answer, EnvHost, stay_deaf
-from vpt_gym.rollout.supervision import Gone, Link, SupervisedVecEnv, Terms
+from vpt_gym.rollout.supervision import Gone, Link, SupervisedVecEnv
+from vpt_gym.rollout.terms import Terms
 from vpt_gym.rollout.warden import guard
 
 __all__ = ["RayVecEnv"]

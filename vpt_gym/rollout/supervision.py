@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import random
 import time
 import warnings
 from abc import abstractmethod
@@ -18,22 +17,17 @@ from gymnasium import spaces
 from stable_baselines3.common.vec_env import VecEnv
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvIndices, VecEnvObs, VecEnvStepReturn
 
-from vpt_gym.checks import check_count
-from vpt_gym.errors import EnvironmentFailedError, OptionError, VPTGymError
+from vpt_gym.errors import EnvironmentFailedError, VPTGymError
 from vpt_gym.rollout.host import Answer
+from vpt_gym.rollout.stacking import copied, outline, stacked
+from vpt_gym.rollout.terms import Terms
 
-__all__ = ["Gone", "Link", "SupervisedVecEnv", "Terms"]
+__all__ = ["Gone", "Link", "SupervisedVecEnv"]
 
 logger = logging.getLogger("vpt_gym")
 
-LONGEST_BACKOFF: Final = 30.0
-"""Seconds between two attempts, at most."""
 HEALTHY_STEPS: Final = 100
 """Steps after which an environment that was made anew counts as well again; the end of an episode says so too."""
-
-
-_jitter = random.Random()
-"""Not the generator that trainings seed and keep."""
 
 
 class Gone(Exception):  # noqa: N818 - it never leaves the room
@@ -51,38 +45,6 @@ class Link(Protocol):
 
     def kill(self) -> None:
         """Ends the worker and what it has started, at once, and gives back what it took here."""
-
-
-@dataclass(frozen=True)
-class Terms:
-    """When an environment counts as failed, and what is done about it.
-
-    Attributes:
-        deadline: seconds that a step may take.
-        start_deadline: seconds that an environment may take to be made, to be reset, and to answer any other question.
-        max_failures: failures in a row, of one environment, that stop the run.
-        backoff: seconds before an environment is made anew, about; twice as many with every further failure in a row.
-
-    Raises:
-        OptionError: a value is out of range.
-    """
-
-    deadline: float = 120.0
-    start_deadline: float = 600.0
-    max_failures: int = 10
-    backoff: float = 0.1
-
-    def __post_init__(self) -> None:
-        check_count("max_failures", self.max_failures)
-        for name in ("deadline", "start_deadline", "backoff"):
-            value = getattr(self, name)
-            if not isinstance(value, (int, float)) or isinstance(value, bool) or not value > 0:
-                raise OptionError(f"{name} must be a number of seconds above 0, not {value!r}.")
-
-    def wait(self, failures: int) -> float:
-        """Seconds before the next attempt; drawn, so that environments that failed together do not start together."""
-        longest = min(LONGEST_BACKOFF, self.backoff * 2.0 ** (failures - 1))
-        return longest * _jitter.uniform(0.5, 1.0)
 
 
 @dataclass
@@ -394,7 +356,7 @@ class SupervisedVecEnv(VecEnv):
         at = self._rows[row]
         if self._spaces is None:
             self._spaces = found
-        elif _outline(found) != _outline(self._spaces):
+        elif outline(found) != outline(self._spaces):
             raise EnvironmentFailedError(
                 f"Environment {row} of {len(self._rows)} has other spaces than the others ({found[0]} and {found[1]}, not "
                 f"{self._spaces[0]} and {self._spaces[1]}); make environments of one kind."
@@ -455,7 +417,7 @@ class SupervisedVecEnv(VecEnv):
             # The episode had ended in good order, and it is its successor that failed to open.
             at.outcome[2]["fault"] = at.fault
         else:
-            last = _copy(at.last)
+            last = copied(at.last)
             info = {"fault": at.fault, "TimeLimit.truncated": True, "terminal_observation": last}
             at.outcome = (0.0, True, info)
         at.fault = ""
@@ -492,36 +454,8 @@ def _cannot_be_made(row: int, error: Exception) -> VPTGymError:
     )
 
 
-def _outline(space: Any) -> Any:
-    """What of a space, or of several, must be the same for all environments."""
-    if isinstance(space, tuple):
-        return [_outline(each) for each in space]
-    if isinstance(space, spaces.Dict):
-        return {key: _outline(entry) for key, entry in space.spaces.items()}
-    if isinstance(space, spaces.Tuple):
-        return [_outline(entry) for entry in space.spaces]
-    return type(space).__name__, space.shape, str(space.dtype)
-
-
 def _seed_of_life(seed: int | None, life: int) -> int | None:
     """A seed for an environment that is made anew, which must not play its first episodes once more."""
     if seed is None or life == 0:
         return seed
     return int(np.random.SeedSequence(seed, spawn_key=(life,)).generate_state(1, np.uint32)[0] >> 1)
-
-
-def stacked(observations: Sequence[Any], space: spaces.Space[Any]) -> Any:
-    """Observations of single environments as one batch, fresh arrays."""
-    if isinstance(space, spaces.Dict):
-        return {key: np.stack([each[key] for each in observations]) for key in space.spaces}
-    if isinstance(space, spaces.Tuple):
-        return tuple(np.stack([each[i] for each in observations]) for i in range(len(space.spaces)))
-    return np.stack(observations)
-
-
-def _copy(observation: Any) -> Any:
-    if isinstance(observation, Mapping):
-        return {key: _copy(entry) for key, entry in observation.items()}
-    if isinstance(observation, tuple):
-        return tuple(_copy(entry) for entry in observation)
-    return np.array(observation)

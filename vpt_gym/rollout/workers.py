@@ -22,7 +22,8 @@ import gymnasium as gym
 from stable_baselines3.common.vec_env.base_vec_env import CloudpickleWrapper
 
 from vpt_gym.rollout.host import Answer, EnvHost, stay_deaf
-from vpt_gym.rollout.supervision import Gone, Link, SupervisedVecEnv, Terms
+from vpt_gym.rollout.supervision import Gone, Link, SupervisedVecEnv
+from vpt_gym.rollout.terms import Terms
 from vpt_gym.rollout.warden import guard
 
 __all__ = ["WorkerVecEnv"]

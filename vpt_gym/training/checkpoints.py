@@ -4,28 +4,30 @@ from __future__ import annotations
 
 import logging
 import os
-import random
 import re
 import shutil
 import time
-from collections import deque
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
-import numpy as np
-import torch
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import BaseCallback
-from stable_baselines3.common.running_mean_std import RunningMeanStd
-from stable_baselines3.common.save_util import recursive_getattr
-from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper, VecMonitor, VecNormalize
+from stable_baselines3.common.vec_env import VecEnv
 
 from vpt_gym.encoders import Encoder
 from vpt_gym.errors import VPTGymError
-from vpt_gym.rollout.supervision import SupervisedVecEnv
 from vpt_gym.running.files import WriteError
+from vpt_gym.training.states import (
+    layers_of,
+    load_layers,
+    load_model,
+    load_random,
+    random_state,
+    state_of_layer,
+    state_of_model,
+)
 from vpt_gym.training.trees import read_tree, write_tree
 from vpt_gym.wrappers.sb3 import VecVPTLatent
 
@@ -38,8 +40,6 @@ NAME: Final = "step-{:012d}"
 OF_NAME: Final = re.compile(r"step-\d{12}")
 PARTIAL: Final = ".partial-"
 
-NOT_KEPT: Final = {"verbose", "start_time", "n_envs", "seed", "buffer_size", "action_dim", "_num_timesteps_at_start"}
-"""Numbers of models and buffers that are no state."""
 FACTS: Final = ("fingerprint", "precision", "frame_size", "latent_size")
 """Of an encoder: what must be the same for a training to go on with it."""
 MISFITS: Final = (ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
@@ -171,17 +171,17 @@ def load(model: BaseAlgorithm, place: Path, state: dict[str, Any]) -> dict[str, 
     """As `resume`, of what `newest` gave."""
     venv = model.get_env()
     assert venv is not None
-    layers = _layers(venv)
+    layers = layers_of(venv)
     _check_encoder(_encoder_of(layers), state.get("encoder"), place)
     if state.get("algorithm") != type(model).__name__:
         raise VPTGymError(f"{place} is of a {state.get('algorithm')}, not of a {type(model).__name__}.")
     try:
-        _load_model(model, state["model"])
-        running = _load_layers(layers, state["layers"])
+        load_model(model, state["model"])
+        running = load_layers(layers, state["layers"])
         if not running:
             model._last_obs = None
         # Last: whatever was made on the way may have drawn numbers.
-        _load_random(model, state["random"])
+        load_random(model, state["random"])
         extra: dict[str, Any] = state["extra"]
     except MISFITS as error:
         if isinstance(error, VPTGymError):
@@ -219,7 +219,7 @@ def _sync(path: Path) -> None:
 def _state_of(model: BaseAlgorithm, extra: dict[str, Any]) -> dict[str, Any]:
     venv = model.get_env()
     assert venv is not None
-    layers = _layers(venv)
+    layers = layers_of(venv)
     encoder = _encoder_of(layers)
     facts = encoder.describe() if encoder else {}
     return {
@@ -227,18 +227,11 @@ def _state_of(model: BaseAlgorithm, extra: dict[str, Any]) -> dict[str, Any]:
         "algorithm": type(model).__name__,
         "steps": model.num_timesteps,
         "encoder": {name: facts[name] for name in ("source", *FACTS)} if encoder else None,
-        "model": _state_of_model(model),
-        "layers": [(type(layer).__name__, _state_of_layer(layer)) for layer in layers],
-        "random": _random_state(model),
+        "model": state_of_model(model),
+        "layers": [(type(layer).__name__, state_of_layer(layer)) for layer in layers],
+        "random": random_state(model),
         "extra": extra,
     }
-
-
-def _layers(venv: VecEnv) -> list[VecEnv]:
-    found = [venv]
-    while isinstance(found[-1], VecEnvWrapper):
-        found.append(found[-1].venv)
-    return found
 
 
 def _encoder_of(layers: list[VecEnv]) -> Encoder | None:
@@ -255,155 +248,3 @@ def _check_encoder(encoder: Encoder | None, saved: Mapping[str, Any] | None, pla
                 f"{str((saved or {}).get('fingerprint'))[:12]} and {str((here or {}).get('fingerprint'))[:12]}); load the "
                 "weights, the layer and the precision of the training."
             )
-
-
-def _numbers(owner: Any) -> dict[str, Any]:
-    return {k: v for k, v in vars(owner).items() if type(v) in (bool, int, float) and k not in NOT_KEPT}
-
-
-def _set_numbers(owner: Any, numbers: Mapping[str, Any]) -> None:
-    for name, value in numbers.items():
-        if type(vars(owner).get(name)) in (bool, int, float) and name not in NOT_KEPT:
-            setattr(owner, name, value)
-
-
-def _state_of_model(model: BaseAlgorithm) -> dict[str, Any]:
-    _, variables = model._get_torch_save_params()
-    buffer = getattr(model, "replay_buffer", None)
-    lstm = getattr(model, "_last_lstm_states", None)
-    return {
-        "parameters": model.get_parameters(),
-        "variables": {name: recursive_getattr(model, name) for name in variables},
-        "numbers": _numbers(model),
-        "last": [model._last_obs, model._last_original_obs, model._last_episode_starts],
-        "lstm": None if lstm is None else [tuple(part) for part in lstm],
-        "episodes": [_plain(info) for info in model.ep_info_buffer or ()],
-        "successes": [float(success) for success in model.ep_success_buffer or ()],
-        "buffer": None if buffer is None else _state_of_buffer(buffer),
-    }
-
-
-def _load_model(model: BaseAlgorithm, state: Mapping[str, Any]) -> None:
-    model.set_parameters(state["parameters"], exact_match=True, device=model.device)
-    for name, value in state["variables"].items():
-        recursive_getattr(model, name).data.copy_(value)
-    _set_numbers(model, state["numbers"])
-    model._last_obs, model._last_original_obs, model._last_episode_starts = state["last"]
-    if state["lstm"] is not None:
-        lstm: Any = vars(model)["_last_lstm_states"]
-        vars(model)["_last_lstm_states"] = type(lstm)(*state["lstm"])
-    model.ep_info_buffer = deque(state["episodes"], maxlen=model._stats_window_size)
-    model.ep_success_buffer = deque(state["successes"], maxlen=model._stats_window_size)
-    if state["buffer"] is not None:
-        _load_buffer(vars(model)["replay_buffer"], state["buffer"])
-
-
-def _plain(info: Mapping[str, Any]) -> dict[str, float]:
-    return {name: float(value) if name != "l" else int(value) for name, value in info.items()}
-
-
-def _state_of_buffer(buffer: Any) -> dict[str, Any]:
-    """A replay buffer's numbers, and of its arrays what is filled."""
-    filled = buffer.buffer_size if buffer.full else buffer.pos
-
-    def part(array: Any) -> Any:
-        return array[:filled] if array.shape[:1] == (buffer.buffer_size,) else array
-
-    arrays: dict[str, Any] = {}
-    for name, value in vars(buffer).items():
-        if isinstance(value, np.ndarray):
-            arrays[name] = part(value)
-        elif isinstance(value, dict) and value and all(isinstance(each, np.ndarray) for each in value.values()):
-            arrays[name] = {key: part(each) for key, each in value.items()}
-    return {"numbers": _numbers(buffer), "arrays": arrays}
-
-
-def _load_buffer(buffer: Any, state: Mapping[str, Any]) -> None:
-    for name, value in state["arrays"].items():
-        mine = vars(buffer)[name]
-        pairs = [(mine[key], value[key]) for key in mine] if isinstance(mine, dict) else [(mine, value)]
-        for array, saved in pairs:
-            array[: len(saved)] = saved
-    _set_numbers(buffer, state["numbers"])
-
-
-def _state_of_layer(layer: VecEnv) -> Any:
-    """What a layer of the environments keeps between two steps; None where nobody knows."""
-    if isinstance(layer, VecNormalize):
-        observations: Any = layer.obs_rms if layer.norm_obs else {}
-        named = observations if isinstance(observations, dict) else {"": observations}
-        return {
-            "observations": {key: _statistics(rms) for key, rms in named.items()},
-            "rewards": _statistics(layer.ret_rms),
-            "returns": layer.returns,
-        }
-    if isinstance(layer, VecMonitor):
-        return {"returns": layer.episode_returns, "lengths": layer.episode_lengths, "count": layer.episode_count}
-    if isinstance(layer, VecVPTLatent):
-        return {"stream": layer.latent_stream.state_dict(), "opens": layer._opens}
-    if isinstance(layer, SupervisedVecEnv):
-        return layer.histories()
-    return None
-
-
-def _load_layers(layers: list[VecEnv], saved: list[Any]) -> bool:
-    """Gives layers back what they kept; whether the running episodes go on."""
-    if [name for name, _ in saved] != [type(layer).__name__ for layer in layers]:
-        # Environments on other machines, or in another kind of worker, are the same environments.
-        saved = [*saved[:-1], (type(layers[-1]).__name__, saved[-1][1])]
-        if [name for name, _ in saved] != [type(layer).__name__ for layer in layers]:
-            raise VPTGymError(
-                f"The environments were wrapped in {', '.join(name for name, _ in saved)}, and are in "
-                f"{', '.join(type(layer).__name__ for layer in layers)}; build them as the training did."
-            )
-    base = layers[-1]
-    running = all(state is not None for _, state in saved) and isinstance(base, SupervisedVecEnv)
-    if running:
-        assert isinstance(base, SupervisedVecEnv)
-        running = base.replay(saved[-1][1])
-    for layer, (_, state) in zip(layers, saved, strict=True):
-        if isinstance(layer, VecNormalize):
-            mine: Any = layer.obs_rms if layer.norm_obs else {}
-            named = mine if isinstance(mine, dict) else {"": mine}
-            for key, rms in named.items():
-                _load_statistics(rms, state["observations"][key])
-            _load_statistics(layer.ret_rms, state["rewards"])
-            layer.returns = np.array(state["returns"])
-        elif isinstance(layer, VecMonitor):
-            layer.episode_returns, layer.episode_lengths = state["returns"], state["lengths"]
-            layer.episode_count = state["count"]
-        elif isinstance(layer, VecVPTLatent) and running:
-            layer.latent_stream.load_state_dict(state["stream"])
-            layer._opens, layer._was_reset = np.array(state["opens"]), True
-    return running
-
-
-def _statistics(rms: RunningMeanStd) -> list[Any]:
-    return [np.asarray(rms.mean), np.asarray(rms.var), float(rms.count)]
-
-
-def _load_statistics(rms: RunningMeanStd, saved: list[Any]) -> None:
-    mean, var, count = saved
-    if np.shape(mean) != np.shape(rms.mean) or np.shape(var) != np.shape(rms.var):
-        raise ValueError(f"statistics of shape {np.shape(mean)}, where {np.shape(rms.mean)} is expected")
-    rms.mean, rms.var, rms.count = mean, var, count
-
-
-def _random_state(model: BaseAlgorithm) -> dict[str, Any]:
-    _, keys, position, has_gauss, gauss = np.random.get_state(legacy=True)
-    return {
-        "python": random.getstate(),
-        "numpy": [keys, int(position), int(has_gauss), float(gauss)],
-        "torch": torch.get_rng_state(),
-        "cuda": torch.cuda.get_rng_state(model.device) if model.device.type == "cuda" else None,
-        "actions": model.action_space.np_random.bit_generator.state,
-    }
-
-
-def _load_random(model: BaseAlgorithm, state: Mapping[str, Any]) -> None:
-    random.setstate(state["python"])
-    np.random.set_state(("MT19937", *state["numpy"]))
-    torch.set_rng_state(state["torch"])
-    if state["cuda"] is not None and model.device.type == "cuda":
-        torch.cuda.set_rng_state(state["cuda"], model.device)
-    model.action_space.np_random.bit_generator.state = state["actions"]

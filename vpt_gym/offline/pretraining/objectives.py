@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from vpt_gym.errors import OptionError
 from vpt_gym.offline.keyboard import NULL_CAMERA
+from vpt_gym.offline.losses import cloning_loss
 from vpt_gym.offline.pretraining.policy import TrunkPolicy
 
 __all__ = ["BehaviorClone", "InverseDynamics", "KLDivergence", "NextLatent", "Objective", "Target", "make_objectives"]
@@ -51,22 +52,22 @@ class BehaviorClone(nn.Module):
         entropy = mine_policy.pi_head.entropy(logits, return_dict=True)
         some = next(iter(log_prob.values()))
         mask_bt = batch.get("mask", torch.ones_like(some))
-        result: dict[str, Any] = {}
-        losses: list[Tensor] = []
-        uncertain: list[Tensor] = []
-        right_bt = torch.ones_like(mask_bt, dtype=torch.bool)
-        for part, value_bt in log_prob.items():
-            of_part_bt = mask_bt
-            if part == "camera":
-                of_part_bt = mask_bt * (actions["camera"] != NULL_CAMERA).float().squeeze(-1)
-            losses.append(-(value_bt * of_part_bt).sum(-1))
-            uncertain.append((entropy[part] * of_part_bt).sum(-1))
-            right_bt &= logits[part].argmax(-1).eq(actions[part]).all(-1)
-            if part in ("buttons", "camera"):
-                result[f"{part.removesuffix('s')}_loss"] = losses[-1].mean()
+        counted_btp = torch.stack([torch.ones_like(some)] * len(log_prob), dim=-1)
+        if "camera" in log_prob:
+            camera = list(log_prob).index("camera")
+            counted_btp[..., camera] = (actions["camera"] != NULL_CAMERA).float().squeeze(-1)
+        losses_p = cloning_loss(torch.stack(list(log_prob.values()), dim=-1), counted_btp, mask_bt)
+        entropy_btp = torch.stack([entropy[part] for part in log_prob], dim=-1)
+        right = [logits[part].argmax(-1).eq(actions[part]).all(-1) for part in log_prob]
+        right_bt = torch.stack(right).all(0)
+        result = {
+            f"{part.removesuffix('s')}_loss": loss
+            for part, loss in zip(log_prob, losses_p, strict=True)
+            if part in ("buttons", "camera")
+        }
         return result | {
-            "loss": torch.stack(losses).sum(0).mean() * self.weight,
-            "entropy": torch.stack(uncertain).sum(0).mean(),
+            "loss": losses_p.sum() * self.weight,
+            "entropy": -cloning_loss(entropy_btp, counted_btp, mask_bt).sum(),
             "accuracy": (right_bt * mask_bt).sum() / mask_bt.sum().clamp(min=1),
             "bc_weight": self.weight,
         }
