@@ -1,17 +1,13 @@
-"""The SB3 wrapper against single environments, and the algorithms of SB3 and sb3-contrib on its latents."""
+"""The SB3 wrapper against single environments, between other wrappers, and what it refuses."""
 
 from __future__ import annotations
 
-import io
-from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
 import numpy as np
 import pytest
-from stable_baselines3 import A2C, DQN, PPO, SAC
-from stable_baselines3.common.callbacks import EvalCallback
-from stable_baselines3.common.monitor import Monitor
+from stable_baselines3 import PPO
 from stable_baselines3.common.vec_env import (
     DummyVecEnv,
     SubprocVecEnv,
@@ -22,11 +18,9 @@ from stable_baselines3.common.vec_env import (
 )
 
 import vpt_gym
-import vpt_gym.sb3
 from tests.support.scripted import ScriptedEnv, quick_encoder, scripted
 from vpt_gym.encoders.vpt import VPTEncoder
 from vpt_gym.errors import ObservationError, ResetNeeded, VPTGymError
-from vpt_gym.rollout.workers import WorkerVecEnv
 from vpt_gym.sb3 import VecVPTLatent, make_latent_vec_env
 
 STEPS = 1000
@@ -36,12 +30,6 @@ TOLERANCE = 1e-4
 @pytest.fixture(scope="module")
 def encoder() -> VPTEncoder:
     return quick_encoder()
-
-
-@pytest.fixture(scope="module")
-def tiny() -> VPTEncoder:
-    """The real network, small and untrained."""
-    return vpt_gym.load_encoder("random:tiny")
 
 
 def dummy(count: int, **kwargs: Any) -> DummyVecEnv:
@@ -140,104 +128,6 @@ def test_calls_pass_through(encoder: VPTEncoder) -> None:
     assert venv.get_images()[0] is not None
 
 
-class Recorder(VecEnvWrapper):
-    """Keeps a copy of every observation that passes."""
-
-    def __init__(self, venv: Any) -> None:
-        super().__init__(venv)
-        self.seen: list[np.ndarray] = []
-
-    def reset(self) -> Any:
-        observations = self.venv.reset()
-        self.seen.append(observations.copy())
-        return observations
-
-    def step_wait(self) -> Any:
-        result = self.venv.step_wait()
-        self.seen.append(result[0].copy())
-        return result
-
-
-def test_evaluation_in_mid_training_changes_nothing(encoder: VPTEncoder) -> None:
-    """Same weights, own memory: training latents with and without an EvalCallback differ by exactly 0."""
-    runs = []
-    for evaluates in (False, True):
-        venv = Recorder(VecVPTLatent(dummy(4), encoder))
-        callback = None
-        if evaluates:
-            evaluation = Recorder(VecVPTLatent(DummyVecEnv([lambda: Monitor(ScriptedEnv(9))]), encoder))
-            callback = EvalCallback(evaluation, eval_freq=20, n_eval_episodes=3, verbose=0)
-        model = PPO("MlpPolicy", venv, n_steps=32, batch_size=32, n_epochs=1, seed=0, device="cpu")
-        model.learn(400, callback=callback)
-        runs.append(np.stack(venv.seen))
-        if callback is not None:
-            assert len(evaluation.seen) > 100, "no evaluation took place"
-    assert runs[0].shape == runs[1].shape
-    assert float(np.abs(runs[0] - runs[1]).max()) == 0
-
-
-@pytest.mark.parametrize("algorithm", [PPO, A2C, DQN])
-def test_algorithms_learn_on_vizdoom(algorithm: Any, tiny: VPTEncoder) -> None:
-    """2,000 steps each, on a real environment, in worker processes that resize the frames."""
-    pytest.importorskip("vizdoom")
-    venv = make_latent_vec_env("VizdoomBasic-v1", n_envs=4, encoder=tiny, seed=0, env_kwargs={"frame_skip": 4})
-    try:
-        kwargs: dict[str, Any] = {PPO: {"n_steps": 125, "batch_size": 125}, DQN: {"learning_starts": 100}}.get(
-            algorithm, {}
-        )
-        model = algorithm("MlpPolicy", venv, seed=0, device="cpu", **kwargs)
-        before = [parameter.detach().clone() for parameter in model.policy.parameters()]
-        model.learn(2000)
-        assert model.num_timesteps >= 2000
-        assert any(not (a == b).all() for a, b in zip(before, model.policy.parameters(), strict=True))
-    finally:
-        venv.close()
-
-
-def test_sac_on_car_racing(tiny: VPTEncoder) -> None:
-    """A continuous pixel environment; SAC reads the terminal latent of every episode that ends."""
-    pytest.importorskip("Box2D")
-    venv = make_latent_vec_env(
-        "CarRacing-v3", n_envs=1, encoder=tiny, seed=0, env_kwargs={"continuous": True, "max_episode_steps": 150}
-    )
-    model = SAC("MlpPolicy", venv, seed=0, device="cpu", buffer_size=600, learning_starts=100, train_freq=8)
-    model.learn(600)
-    assert model.replay_buffer is not None
-    assert model.replay_buffer.observations.dtype == np.float32
-    assert model.replay_buffer.observations.shape[-1] == tiny.latent_size
-    venv.close()
-
-
-def test_contrib_algorithms_run(encoder: VPTEncoder) -> None:
-    contrib = pytest.importorskip("sb3_contrib")
-    recurrent = contrib.RecurrentPPO(
-        "MlpLstmPolicy", VecVPTLatent(dummy(2), encoder), n_steps=64, batch_size=64, seed=0
-    )
-    recurrent.learn(256)
-    masked = contrib.MaskablePPO("MlpPolicy", VecVPTLatent(dummy(2), encoder), n_steps=64, batch_size=64, seed=0)
-    masked.learn(256)
-    assert masked.num_timesteps == 256
-
-
-def test_dict_observations_train(encoder: VPTEncoder) -> None:
-    venv = VecVPTLatent(dummy(2, extra=True), encoder, keep=("ammo", "room"))
-    PPO("MultiInputPolicy", venv, n_steps=32, batch_size=32, n_epochs=1, device="cpu").learn(64)
-
-
-def test_models_save_and_load(encoder: VPTEncoder, tmp_path: Path) -> None:
-    venv = VecVPTLatent(dummy(2), encoder)
-    model = PPO("MlpPolicy", venv, n_steps=32, batch_size=32, n_epochs=1, seed=0, device="cpu")
-    model.learn(64)
-    model.save(tmp_path / "model.zip")
-    buffer = io.BytesIO()
-    model.save(buffer)
-    assert buffer.tell() < 2_000_000, "the frozen network must not travel with the head"
-    loaded = PPO.load(tmp_path / "model.zip", env=VecVPTLatent(dummy(2), encoder), device="cpu")
-    latents = venv.reset()
-    assert np.array_equal(model.predict(latents, deterministic=True)[0], loaded.predict(latents, deterministic=True)[0])
-    loaded.learn(64)
-
-
 class TestCompositions:
     def test_vec_normalize_leaves_our_space_alone(self) -> None:
         """It writes into the Dict space of what it wraps, for entries that are images."""
@@ -296,59 +186,6 @@ class TestCompositions:
         PPO("MlpPolicy", venv, n_steps=32, batch_size=32, n_epochs=1, device="cpu").learn(128)
 
 
-class TestMakeLatentVecEnv:
-    def test_frames_cross_the_pipe_small(self, encoder: VPTEncoder) -> None:
-        """49 KB a frame, not 691 KB, and the same latents as without."""
-        makers: list[Any] = [lambda: ScriptedEnv(shape=(360, 640, 3))] * 2
-        venv = make_latent_vec_env(makers[0], 2, encoder=encoder)
-        try:
-            assert isinstance(venv.venv, WorkerVecEnv)
-            assert venv.venv.observation_space.shape == (128, 128, 3)
-            assert int(np.prod(venv.venv.observation_space.shape)) == 49_152
-            assert np.array_equal(venv.reset(), VecVPTLatent(DummyVecEnv(makers), encoder).reset())
-        finally:
-            venv.close()
-
-    def test_only_what_is_kept_crosses(self, encoder: VPTEncoder) -> None:
-        venv = make_latent_vec_env(ScriptedEnv, 1, encoder=encoder, env_kwargs={"extra": True}, keep=("ammo",))
-        assert isinstance(venv.venv, DummyVecEnv)
-        assert set(venv.venv.observation_space.spaces) == {"screen", "ammo"}  # type: ignore[attr-defined]
-        assert set(venv.reset()) == {"latent", "ammo"}
-
-    def test_episodes_are_monitored(self, encoder: VPTEncoder, tmp_path: Path) -> None:
-        venv = make_latent_vec_env(
-            ScriptedEnv, 1, encoder=encoder, env_kwargs={"lengths": (3,)}, monitor_dir=str(tmp_path)
-        )
-        venv.reset()
-        infos = [venv.step(np.zeros(1, int))[3][0] for _ in range(3)]
-        assert infos[-1]["episode"]["r"] == 6
-        venv.close()
-        assert (tmp_path / "0.monitor.csv").exists()
-
-    def test_wrong_counts(self, encoder: VPTEncoder) -> None:
-        with pytest.raises(VPTGymError, match="n_envs must be a positive whole number, not 0"):
-            make_latent_vec_env(ScriptedEnv, 0, encoder=encoder)
-
-    def test_workers_end_when_wrapping_fails(self, encoder: VPTEncoder, monkeypatch: pytest.MonkeyPatch) -> None:
-        closed = []
-        monkeypatch.setattr(WorkerVecEnv, "close", lambda self: closed.append(self))  # noqa: PLW0108 - must bind
-
-        def no_memory(*_: object) -> None:
-            raise VPTGymError("no memory is left")
-
-        monkeypatch.setattr(VPTEncoder, "stream", no_memory)
-        with pytest.raises(VPTGymError, match="no memory is left"):
-            make_latent_vec_env(ScriptedEnv, 2, encoder=encoder)
-        assert len(closed) == 1
-        monkeypatch.undo()
-        closed[0].close()
-
-    def test_no_worker_starts_for_a_wrong_encoder(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(WorkerVecEnv, "__init__", lambda *_: pytest.fail("a worker was started"))
-        with pytest.raises(VPTGymError, match="unknown preset"):
-            make_latent_vec_env(ScriptedEnv, 2, encoder="random:huge")
-
-
 class TestBadInput:
     """Each is refused in a sentence that names the VecEnv, what was expected, what came and what to do."""
 
@@ -401,19 +238,3 @@ class TestBadInput:
     def test_an_environment_without_images(self, encoder: VPTEncoder) -> None:
         with pytest.raises(ObservationError, match=r"shape is \(4,\); use a pixel environment"):
             VecVPTLatent(DummyVecEnv([lambda: gym.make("CartPole-v1")]), encoder)
-
-
-def test_vizdooms_folder_is_there_before_its_engines_race_for_it(
-    tiny: VPTEncoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    pytest.importorskip("vizdoom")
-    monkeypatch.chdir(tmp_path)
-    started = []
-
-    class Looks(SubprocVecEnv):
-        def __init__(self, *args: Any, **kwargs: Any) -> None:
-            started.append((tmp_path / "_vizdoom").is_dir())
-            super().__init__(*args, **kwargs)
-
-    make_latent_vec_env("VizdoomBasic-v1", 2, encoder=tiny, vec_env_cls=Looks).close()
-    assert started == [True]

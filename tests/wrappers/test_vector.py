@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 import gymnasium as gym
@@ -339,3 +339,24 @@ class TestBadInput:
         monkeypatch.setattr(inner, "reset", lambda **kwargs: (reset(**kwargs)[0][:1], {}))
         with pytest.raises(ObservationError, match=r"must have shape \(2, 24, 32, 3\).*\(1, 24, 32, 3\) came"):
             vpt_gym.vector.VPTLatentObservation(inner, encoder).reset()
+
+
+def test_kept_entries_of_environments_that_differ(encoder: VPTEncoder) -> None:
+    """Each row has the bounds of its own environment, as in the space of what is wrapped."""
+
+    class Differs(ScriptedEnv):
+        def __init__(self, most: float) -> None:
+            super().__init__(extra=True)
+            assert isinstance(self.observation_space, gym.spaces.Dict)
+            ammo = gym.spaces.Box(-most, most, (2,), np.float32)
+            self.observation_space = gym.spaces.Dict({**self.observation_space.spaces, "ammo": ammo})
+
+    makers = [partial(Differs, most) for most in (1e6, 2e6)]
+    inner = SyncVectorEnv(makers, observation_mode="different")
+    assert isinstance(inner.observation_space, gym.spaces.Dict)
+    envs = vpt_gym.vector.VPTLatentObservation(inner, encoder, image_key="screen", keep=("ammo",))
+    assert isinstance(envs.observation_space, gym.spaces.Dict)
+    assert envs.observation_space["ammo"] == inner.observation_space["ammo"]
+    assert envs.observation_space["ammo"].high[:, 0].tolist() == [1e6, 2e6]  # type: ignore[attr-defined]
+    assert envs.observation_space["ammo"] is not inner.observation_space["ammo"]
+    assert envs.reset()[0] in envs.observation_space

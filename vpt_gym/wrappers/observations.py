@@ -9,6 +9,7 @@ from typing import Any, Final
 import gymnasium as gym
 import numpy as np
 import numpy.typing as npt
+from gymnasium.vector.utils import batch_space
 from torch import Tensor
 
 from vpt_gym.encoders.protocol import Encoder, Frames
@@ -105,6 +106,14 @@ class LatentObservations:
             # Copies: VecNormalize writes into the Dict of what it wraps.
             entries = {key: copy.deepcopy(space[key]) for key in self._keep}
             self.space = gym.spaces.Dict({LATENT: encoder.latent_space, **entries})
+
+    def batched(self, given: gym.Space[Any], rows: int) -> gym.Space[Any]:
+        """The space of so many wrapped environments, where `given` is theirs: rows of kept entries may differ in bounds."""
+        space = batch_space(self.space, rows)
+        if isinstance(space, gym.spaces.Dict) and isinstance(given, gym.spaces.Dict):
+            kept_entries = {key: copy.deepcopy(given[key]) for key in self._keep}
+            return gym.spaces.Dict({LATENT: space[LATENT], **kept_entries})
+        return space
 
     def seen(self, observations: Any, rows: int) -> Seen:
         """What the encoder reads of a batch of observations, all arrays of so many rows."""

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from gymnasium.vector import AutoresetMode, VectorEnv, VectorWrapper
-from gymnasium.vector.utils import batch_space
 from torch import Tensor
 
 from vpt_gym.encoders import Encoder, Stream, as_encoder
@@ -81,7 +80,7 @@ class VPTLatentObservation(VectorWrapper):
             env, env.single_observation_space, self.encoder, image_key, keep, self._owner, to
         )
         self.single_observation_space = self._latent_observations.space
-        self.observation_space = batch_space(self._latent_observations.space, env.num_envs)
+        self.observation_space = self._latent_observations.batched(env.observation_space, env.num_envs)
         self.latent_stream: Stream = self.encoder.stream(env.num_envs)
         self._latents: Latents | None = None
         """[N, latent_size], a private copy of the latents handed out last; None before the first reset."""
