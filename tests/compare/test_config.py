@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.compare.finished import finish
 from tests.training.pixel_env import ENV_ID
 from vpt_gym.cli.arguments import record_of
 from vpt_gym.cli.main import build_parser, main
@@ -120,6 +122,18 @@ def test_a_folder_that_holds_something_else_is_left_alone(tmp_path: Path) -> Non
     with pytest.raises(OptionError, match="holds something already, and no matrix; name a new folder with --out"):
         compare(config(tmp_path))
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
+
+
+def test_weights_that_have_changed_under_a_name_are_refused(tmp_path: Path) -> None:
+    matrix = config(tmp_path, seeds=2)
+    first, second = matrix.cells()
+    finish(first, 1.0)  # with another fingerprint than the encoder has
+    (tmp_path / "matrix.json").write_text(json.dumps(matrix.to_dict()))
+    with pytest.raises(
+        OptionError, match=r"random:tiny is not what .* was trained with \(fingerprint .* 000000000000 then\)"
+    ):
+        compare(matrix)
+    assert not second.folder.exists()
 
 
 def test_the_command_refuses_in_a_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -41,11 +41,13 @@ def test_too_little_to_fit_on_explains_nothing() -> None:
     ("r2", "reference", "spread", "score", "words"),
     [
         (0.6, 0.2, 1.0, 2.0, "the head is the limit"),
+        (0.6, 0.65, 1.0, 2.0, "the head is the limit"),  # so near is no loss
         (0.15, 0.5, 1.0, 2.0, "the features are the limit"),
+        (0.35, 0.8, 1.0, 2.0, "the features are the limit"),  # something, but far less than is there to be seen
         (0.02, 0.03, 1.0, 2.0, "chance, or something that is out of sight"),
         (0.6, 0.2, 1.0, 10.0, "as good as the best"),
         (0.6, 0.2, 0.01, 10.0, "hardly apart"),
-        (0.6, 0.2, 1.0, 6.0, "tell more of what is coming"),
+        (0.6, 0.2, 1.0, 6.0, "about as much of what is coming"),
     ],
 )
 def test_advice_in_words(r2: float, reference: float, spread: float, score: float, words: str) -> None:

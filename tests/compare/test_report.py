@@ -67,8 +67,10 @@ def test_the_files_of_a_report(done: ComparisonConfig) -> None:
     pictures = re.findall(r"!\[.*?\]\((.*?)\)", markdown)
     assert len(pictures) == 5
     assert all((done.out / picture).stat().st_size > 5_000 for picture in pictures)
+    text = (done.out / "report.html").read_text()
+    assert "@media (prefers-color-scheme: dark)" in text
     page = Page()
-    page.feed((done.out / "report.html").read_text())
+    page.feed(text)
     assert page.open == []
     assert page.sources
     assert all(source.startswith("data:image/png;base64,") for source in page.sources)

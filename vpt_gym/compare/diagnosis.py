@@ -32,6 +32,8 @@ EXPLAINS: Final = 0.3
 """R^2 from which latents tell what is coming,"""
 NOTHING: Final = 0.1
 """and below which they don't."""
+CLOSE: Final = 0.1
+"""Latents that tell so much less than the frame itself have lost something; what is nearer may be the probe's."""
 GOOD: Final = 0.8
 """Scaled score from which an encoder is as good as the best,"""
 POOR: Final = 0.5
@@ -178,24 +180,24 @@ def _verdict(found: Mapping[str, float], reference: float, score: float) -> str:
         words = f"its latents are hardly apart here (spread {found['spread']:.3f}): leave --normalize, the default, as it is; "
     if score >= GOOD:
         return f"{words}as good as the best here; more can only come from longer training or another encoder."
-    if r2 >= EXPLAINS and score < POOR:
-        return (
-            f"{words}its latents tell what is coming ({latents}), but the policy does little with it: the head is the limit. "
-            "Try more steps, a wider head (--net-arch 64,64), another learning rate."
-        )
     if r2 < NOTHING and reference < NOTHING:
         return (
             f"{words}neither its latents ({latents}) nor the frame itself ({frame}) tell what is coming: chance, or something "
             "that is out of sight. An encoder with memory may help, or more steps; features of single frames can't."
         )
-    if r2 < reference:
+    if r2 < reference - CLOSE:
         return (
             f"{words}its latents tell less of what is coming ({latents}) than the frame itself ({frame}): the features are the "
             "limit. Try another layer (@cnn, @block0), +pixels, or fine-tuning on this environment (vpt-gym pretrain)."
         )
+    if r2 >= EXPLAINS and score < POOR:
+        return (
+            f"{words}its latents tell what is coming ({latents}; the frame itself {frame}), but the policy does little with "
+            "it: the head is the limit. Try more steps, a wider head (--net-arch 64,64), another learning rate."
+        )
     return (
-        f"{words}its latents tell more of what is coming ({latents}) than the frame itself ({frame}), and it stands between "
-        "poor and good. Try more steps first, then +pixels and another layer."
+        f"{words}its latents tell about as much of what is coming ({latents}) as the frame itself ({frame}) or more, and "
+        "neither they nor the head stand out as the limit. Try more steps first, then +pixels and another layer."
     )
 
 

@@ -194,15 +194,22 @@ _PAGE: Final = """<!DOCTYPE html>
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <title>{title}</title>
 <style>
-body {{ font: 16px/1.5 system-ui, sans-serif; max-width: 62rem; margin: 2rem auto; padding: 0 1rem; color: #222; }}
+:root {{ color-scheme: light dark; --paper: #fff; --ink: #222; --link: #1f5fa8; --line: #ddd; }}
+body {{ font: 16px/1.5 system-ui, sans-serif; max-width: 62rem; margin: 2rem auto; padding: 0 1rem; }}
+html {{ color: var(--ink); background: var(--paper); }}
 h1 {{ font-size: 1.6rem; }}
-h2 {{ font-size: 1.25rem; margin-top: 2.5rem; border-bottom: 1px solid #ccc; overflow-wrap: anywhere; }}
-nav a {{ margin-right: 1.2rem; color: #1f5fa8; }}
+h2 {{ font-size: 1.25rem; margin-top: 2.5rem; border-bottom: 1px solid var(--line); overflow-wrap: anywhere; }}
+nav a {{ margin-right: 1.2rem; color: var(--link); overflow-wrap: anywhere; }}
 .wide {{ overflow-x: auto; }}
 table {{ border-collapse: collapse; margin: 1rem 0; font-variant-numeric: tabular-nums; }}
-th, td {{ padding: 0.3rem 0.8rem; text-align: right; white-space: nowrap; border-bottom: 1px solid #ddd; }}
+th, td {{ padding: 0.3rem 0.8rem; text-align: right; white-space: nowrap; border-bottom: 1px solid var(--line); }}
 th:first-child, td:first-child {{ text-align: left; }}
 img {{ max-width: 100%; height: auto; display: block; margin: 1rem 0; }}
+@media (prefers-color-scheme: dark) {{
+:root {{ --paper: #121212; --ink: #ededed; --link: #8ab8f0; --line: #444; }}
+/* White to the paper's grey, black to the ink's, and colours turned back to what they were. */
+img {{ filter: invert(0.93) hue-rotate(180deg); }}
+}}
 </style>
 </head>
 <body>

@@ -68,7 +68,7 @@ def train_matrix(config: ComparisonConfig, reporter: ComparisonReporter, between
         cells = config.cells()
         took = {cell: seconds for cell in cells if (seconds := finished_seconds(cell)) is not None}
         waiting = [cell for cell in cells if cell not in took]
-        _check(config, waiting, reporter)
+        _check(config, waiting, list(took), reporter)
         write_json(config.out / PLAN, config.to_dict())
         return _Work(config, reporter, between, stop, waiting, took).go()
 
@@ -120,8 +120,8 @@ def _take_folder(config: ComparisonConfig) -> None:
         )
 
 
-def _check(config: ComparisonConfig, waiting: list[Cell], reporter: ComparisonReporter) -> None:
-    """Opens every environment and every encoder that is still to be trained once."""
+def _check(config: ComparisonConfig, waiting: list[Cell], finished: list[Cell], reporter: ComparisonReporter) -> None:
+    """Opens every environment and every encoder that is still to be trained once; an encoder must be what it was."""
     for env in config.envs:
         for cell in [cell for cell in waiting if cell.env == env][:1]:
             reporter.checking(env)
@@ -129,7 +129,8 @@ def _check(config: ComparisonConfig, waiting: list[Cell], reporter: ComparisonRe
     for encoder in config.encoders:
         for cell in [cell for cell in waiting if cell.encoder == encoder][:1]:
             reporter.checking(encoder)
-            load_encoder(cell.training.encoder, **cell.training.encoder_options).close()
+            with closing(load_encoder(cell.training.encoder, **cell.training.encoder_options)) as opened:
+                _check_same(encoder, opened.fingerprint, [cell for cell in finished if cell.encoder == encoder])
     # What a killed call had under way hears of it at its next step, and saves.
     end = time.monotonic() + END_SECONDS
     for cell in waiting:
@@ -137,6 +138,17 @@ def _check(config: ComparisonConfig, waiting: list[Cell], reporter: ComparisonRe
             if time.monotonic() > end:
                 raise OptionError(f"{cell.folder} is being trained by another command; wait for its end, or stop it.")
             time.sleep(POLL_SECONDS)
+
+
+def _check_same(encoder: str, fingerprint: str, finished: list[Cell]) -> None:
+    """A name may stand for other weights than it did: seeds of the two would be averaged as if they were one encoder's."""
+    for cell in finished:
+        trained = RunFolder(cell.folder).read_config()["encoder"]["fingerprint"]
+        if trained != fingerprint:
+            raise OptionError(
+                f"{encoder} is not what {cell.folder} was trained with (fingerprint {fingerprint[:12]} now, {trained[:12]} "
+                "then); bring back those weights, or name a new folder with --out."
+            )
 
 
 class _Work:
