@@ -29,7 +29,15 @@ from vpt_gym.training.folder import RunFolder
 from vpt_gym.training.pixels import IMAGE, extractor, frame_space
 from vpt_gym.training.scaling import read_pickled_scaling, read_scaling, scaled
 
-__all__ = ["build_model", "check_algorithm", "load_model", "load_statistics", "normalized", "read_parameters"]
+__all__ = [
+    "blank_envs",
+    "build_model",
+    "check_algorithm",
+    "load_model",
+    "load_statistics",
+    "normalized",
+    "read_parameters",
+]
 
 HEAD_DEVICE: Final = "cpu"
 """A head of one or two layers spends more time on the way to an accelerator than in its update."""
@@ -121,13 +129,18 @@ def check_algorithm(
         entries |= {key: observation_space[key] for key in config.keep}
     if entries:
         space = spaces.Dict({"latent": space, **entries})
-    blank = DummyVecEnv([lambda: _Blank(space, action_space) for _ in range(config.n_envs)])
+    blank = blank_envs(space, action_space, config.n_envs)
     small = {"buffer_size": config.n_envs} if "buffer_size" in config.resolved else {}
     _build(config, normalized(config, blank), _policy_kwargs(config), small)
 
 
 def _policy_kwargs(config: TrainingConfig) -> dict[str, Any]:
     return {"net_arch": list(config.net_arch), **(extractor(config.pixels) if config.pixels != "none" else {})}
+
+
+def blank_envs(observation_space: spaces.Space[Any], action_space: spaces.Space[Any], n_envs: int) -> DummyVecEnv:
+    """Environments with these spaces and nothing in them, for building a model around."""
+    return DummyVecEnv([lambda: _Blank(observation_space, action_space) for _ in range(n_envs)])
 
 
 class _Blank(gym.Env[Any, Any]):
