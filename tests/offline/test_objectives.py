@@ -12,6 +12,7 @@ from tests.support.minestudio import import_minestudio_models
 from tests.support.network import random_net
 from vpt_gym.config import VPTConfig
 from vpt_gym.nn import Memory
+from vpt_gym.offline.pretraining.heads import GaussianHead
 from vpt_gym.offline.pretraining.objectives import BehaviorClone, KLDivergence
 from vpt_gym.offline.pretraining.policy import TrunkPolicy
 
@@ -114,3 +115,24 @@ def test_divergence_equals_minestudio() -> None:
         found.append((result["loss"].detach(), *torch.autograd.grad(result["loss"], leaves)))
     for ours, theirs in zip(*found, strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-7)
+
+
+def test_continuous_actions_equal_minestudio() -> None:
+    """Log-density and entropy of MineStudio's Gaussian head, and their gradients, with the same parameters: 1e-5."""
+    import_minestudio_models()
+    theirs_module = importlib.import_module("minestudio.utils.vpt_lib.action_head")
+    torch.manual_seed(0)
+    ours, theirs = GaussianHead(32, 3), theirs_module.DiagGaussianActionHead(32, 3)
+    torch.nn.init.normal_(ours.log_std)
+    torch.nn.init.normal_(ours.layers["_"].weight)
+    theirs.linear_layer.load_state_dict(ours.layers["_"].state_dict())
+    theirs.log_std.data.copy_(ours.log_std)
+    latents, actions = torch.randn(2, 4, 32), torch.randn(2, 4, 3)
+    logits, params = ours(latents), theirs(latents)
+    torch.testing.assert_close(logits[""], params)
+    density, expected = ours.logprob({"": actions}, logits), theirs.logprob(actions, params)
+    torch.testing.assert_close(density, expected, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(ours.entropy(logits), theirs.entropy(params), rtol=1e-5, atol=1e-5)
+    density.sum().backward()
+    expected.sum().backward()
+    torch.testing.assert_close(ours.log_std.grad, theirs.log_std.grad, rtol=1e-5, atol=1e-5)

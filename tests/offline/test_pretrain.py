@@ -24,13 +24,14 @@ from tests.support.network import random_net
 from vpt_gym import load_encoder
 from vpt_gym.config import VPTConfig
 from vpt_gym.encoders.loading import load_network
-from vpt_gym.errors import OptionError, VPTGymError
+from vpt_gym.errors import OptionError, VPTGymError, WeightsError
 from vpt_gym.offline.pretraining.config import PretrainingConfig
 from vpt_gym.weights import save_checkpoint
 
 if importlib.util.find_spec("lightning") is None:
     pytest.skip("Lightning is not installed (the extra pretrain brings it)", allow_module_level=True)
 require_offline()
+from vpt_gym.offline.pretraining.card import read_figures  # noqa: E402
 from vpt_gym.offline.pretraining.run import pretrain  # noqa: E402
 
 CONFIG = VPTConfig(
@@ -184,9 +185,6 @@ def test_wrong_folders_and_spaces_are_refused(place: Path) -> None:
     other = write_recordings(place / "binary", (20,), gym.spaces.MultiBinary(2))
     with pytest.raises(VPTGymError, match="one action space at a time"):
         pretrain(replace(config, datasets=(*config.datasets, str(other))))
-    box = write_recordings(place / "box", (20,), gym.spaces.Box(0, 2, (1,), np.float32))
-    with pytest.raises(VPTGymError, match="Discrete, MultiDiscrete and MultiBinary"):
-        pretrain(replace(config, datasets=(str(box),)))
     with pytest.raises(OptionError, match=r"no objective 'depth': .*depth_map"):
         pretrain(replace(config_of(place, "unknown"), objective={"depth": 1.0, "depth_map": 1.0}))
     pretrain(config_of(place, "first", steps=4))
@@ -202,6 +200,29 @@ def test_several_binary_buttons(place: Path) -> None:
     plays = write_recordings(place / "buttons", (20, 15), gym.spaces.MultiBinary(3))
     folder = pretrain(config_of(place, "of-buttons", datasets=(str(plays),), steps=4))
     assert load_encoder(str(folder), device="cpu").heads.actions == {"part000": 2, "part001": 2, "part002": 2}
+
+
+def test_continuous_actions(place: Path) -> None:
+    """A bar stands where the first number says, and the network comes to tell that number; trained on, the head goes along."""
+    plays = write_recordings(place / "box", (20, 15, 30, 18), gym.spaces.Box(0, 2.9, (2,), np.float32))
+    options: dict[str, Any] = {"datasets": (str(plays),), "learning_rate": 3e-3, "validate_every": 40}
+    objective = {"clone": 1.0, "inverse": 0.1, "next": 0.1}
+    folder = pretrain(config_of(place, "of-box", steps=80, objective=objective, **options))
+    figures = read_figures(folder / "logs" / "metrics.csv")
+    # Uniform from 0 to 2.9: who always says the middle errs by 0.73, and of the second number nothing can be known.
+    assert figures["val/error"][-1][1] < 0.6
+    assert figures["val/inverse_error"][-1][1] < 0.73
+    assert "val/accuracy" not in figures
+    state = load_file(folder / "model.safetensors")
+    assert state["pi_head.linear_layer.weight"].shape == (2, 32)
+    assert state["pi_head.log_std"].shape == (2,)
+    assert load_encoder(str(folder), device="cpu").latent_size == 32
+    with pytest.raises(WeightsError, match="a Gaussian head, for continuous actions"):
+        _ = load_encoder(str(folder), device="cpu").heads
+    again = pretrain(config_of(place, "of-box-again", source=str(folder), train="norms", steps=1, **options))
+    after = load_file(again / "model.safetensors")["pi_head.log_std"]
+    torch.testing.assert_close(after, state["pi_head.log_std"], rtol=0, atol=3e-3)
+    assert not torch.equal(after, torch.zeros(2))
 
 
 def test_pieces_lose_nothing(place: Path) -> None:

@@ -1,16 +1,20 @@
-"""A hub on loopback: enough of the hub's protocol for huggingface_hub to download from it, with every request counted.
+"""A hub on loopback: enough of the hub's protocol for huggingface_hub to download from it and to commit to it.
 
 Small files are answered in place, as the hub does for files in git; `.safetensors` are answered by a redirect to a second
-address with the size and checksum in `X-Linked-*` headers, as the hub does for large files.
+address with the size and checksum in `X-Linked-*` headers, as the hub does for large files. What is uploaded goes the same two
+ways: large files by git LFS's batch protocol to the second address, small ones inside the commit.
 """
 
 from __future__ import annotations
 
+import base64
 import hashlib
+import json
 import threading
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import TracebackType
+from typing import Any
 from urllib.parse import unquote
 
 
@@ -21,6 +25,7 @@ class Repository:
     commits: dict[str, dict[str, bytes]]
     names: dict[str, str]
     gated: bool = False
+    private: bool = False
 
 
 @dataclass
@@ -34,6 +39,8 @@ class Hub:
         cut_off: send half of the next file and hang up.
         broken: answer everything with 503.
         broken_for: answer with 503 where the path ends in one of these.
+        tokens: whose login each token is.
+        storage: large files that were uploaded, by their sha256.
     """
 
     repositories: dict[str, Repository]
@@ -42,6 +49,8 @@ class Hub:
     cut_off: bool = False
     broken: bool = False
     broken_for: tuple[str, ...] = ()
+    tokens: dict[str, str] = field(default_factory=dict)
+    storage: dict[str, bytes] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         hub = self
@@ -84,6 +93,120 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         self._answer(with_body=True)
+
+    def do_POST(self) -> None:
+        path = unquote(self.path).partition("?")[0]
+        body = self._body()
+        self.hub.requests.append((self.command, path))
+        user = self.hub.tokens.get(self.headers.get("Authorization", "").removeprefix("Bearer "))
+        if self.hub.broken or path.endswith(self.hub.broken_for):
+            self._refuse(503, None)
+        elif path == "/api/validate-yaml":
+            content = json.loads(body)["content"]
+            good = content.startswith("---\n") and "\n---\n" in content
+            self._json({"errors": [] if good else [{"message": "no metadata"}], "warnings": []}, 200 if good else 400)
+        elif user is None:
+            self._refuse(401, None)
+        elif path == "/api/repos/create":
+            self._create(json.loads(body), user)
+        else:
+            name = path.removeprefix("/api/models/").strip("/")
+            name = "/".join(name.removesuffix(".git/info/lfs/objects/batch").removesuffix("/verify").split("/")[:2])
+            if name not in self.hub.repositories or name.partition("/")[0] != user:
+                self._refuse(403, None)
+            elif "/preupload/" in path:
+                self._preupload(json.loads(body))
+            elif path.endswith(".git/info/lfs/objects/batch"):
+                self._batch(name, json.loads(body))
+            elif path.endswith("/verify"):
+                asked = json.loads(body)
+                whole = len(self.hub.storage.get(asked["oid"], b"")) == asked["size"]
+                self._json({}, 200 if whole else 422)
+            elif "/commit/" in path:
+                self._commit(name, body)
+            else:
+                self._refuse(404, None)
+
+    def do_PUT(self) -> None:
+        oid, content = self.path.removeprefix("/storage/"), self._body()
+        self.hub.requests.append((self.command, self.path))
+        if _checksum(content) != oid:
+            self._refuse(400, None)
+            return
+        self.hub.storage[oid] = content
+        self._json({})
+
+    def _body(self) -> bytes:
+        if self.headers.get("Transfer-Encoding") != "chunked":
+            return self.rfile.read(int(self.headers.get("Content-Length", "0")))
+        parts = []
+        while size := int(self.rfile.readline(), 16):
+            parts.append(self.rfile.read(size))
+            self.rfile.readline()
+        self.rfile.readline()
+        return b"".join(parts)
+
+    def _create(self, asked: dict[str, Any], user: str) -> None:
+        owner = asked["organization"] or user
+        name = f"{owner}/{asked['name']}"
+        if owner != user:
+            self._refuse(403, None)
+            return
+        there = name in self.hub.repositories
+        if not there:
+            # Versions of huggingface_hub say it in two ways.
+            private = asked.get("visibility") == "private" or bool(asked.get("private"))
+            self.hub.repositories[name] = Repository({}, {}, private=private)
+        self._json({"url": f"{self.hub.endpoint}/{name}"}, 409 if there else 200)
+
+    def _preupload(self, asked: dict[str, Any]) -> None:
+        large = (".safetensors", ".png", ".gif", ".mp4")
+        self._json(
+            {
+                "files": [
+                    {
+                        "path": file["path"],
+                        "uploadMode": "lfs" if file["path"].endswith(large) else "regular",
+                        "shouldIgnore": False,
+                    }
+                    for file in asked["files"]
+                ]
+            }
+        )
+
+    def _batch(self, name: str, asked: dict[str, Any]) -> None:
+        objects = []
+        for each in asked["objects"]:
+            one = {"oid": each["oid"], "size": each["size"]}
+            if each["oid"] not in self.hub.storage:
+                upload = {"href": f"{self.hub.endpoint}/storage/{each['oid']}"}
+                verify = {"href": f"{self.hub.endpoint}/api/models/{name}/verify"}
+                one["actions"] = {"upload": upload, "verify": verify}
+            objects.append(one)
+        self._json({"transfer": "basic", "objects": objects})
+
+    def _commit(self, name: str, body: bytes) -> None:
+        repository = self.hub.repositories[name]
+        files = dict(repository.commits.get(repository.names.get("main", ""), {}))
+        for line in body.decode().splitlines():
+            operation = json.loads(line)
+            value = operation["value"]
+            if operation["key"] == "file":
+                files[value["path"]] = base64.b64decode(value["content"])
+            if operation["key"] == "lfsFile":
+                files[value["path"]] = self.hub.storage[value["oid"]]
+        commit = f"{len(repository.commits) + 1:040x}"
+        repository.commits[commit], repository.names["main"] = files, commit
+        address = f"{self.hub.endpoint}/{name}/commit/{commit}"
+        self._json({"success": True, "commitUrl": address, "commitOid": commit, "hookOutput": ""})
+
+    def _json(self, values: dict[str, Any], status: int = 200) -> None:
+        content = json.dumps(values).encode()
+        self.send_response(status)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        self.wfile.write(content)
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the base class names it so
         """Stay silent: the requests are counted instead."""

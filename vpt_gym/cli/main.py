@@ -19,6 +19,7 @@ from vpt_gym.cli import (
     nearest,
     pretrain,
     probe,
+    push,
     record,
     train,
 )
@@ -99,6 +100,7 @@ def build_parser() -> argparse.ArgumentParser:
         pretrain,
         probe,
         nearest,
+        push,
         inspect,
         bench,
     ):

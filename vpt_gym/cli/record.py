@@ -31,8 +31,10 @@ examples:
   vpt-gym record VizdoomBasic-v1 --policy vpt_gym.envs.doom:Player \\
     --env-arg frame_skip=4 --image-key screen --frame-size 64 \\
     --random-share 0.25 --frames 50000 --out plays/basic
+  vpt-gym record VizdoomBasic-v1 --policy runs/VizdoomBasic-v1-20250101-120000 \\
+    --frames 50000 --out plays/trained
 
-A player is a class or function that takes a seed and gives a function of
+A run is played in its environment's arguments. A player is a class or function that takes a seed and gives a function of
 environment and observation, which gives the action. Its attributes
 env_kwargs() and targets(env), where it has them, say what gym.make must be
 told and what is kept beside the frames."""
@@ -44,7 +46,7 @@ class Recording:
 
     env_id: Annotated[str, Option("the environment's id, or module:id", flag="ENV")]
     out: Annotated[Path, Option("folder of the recordings, new or of the same kind")]
-    policy: Annotated[str, Option("random, or a player as module:name")] = "random"
+    policy: Annotated[str, Option("random, a run folder of vpt-gym train, or a player as module:name")] = "random"
     frames: Annotated[int, Option("frames in the folder, at least; episodes are whole", COUNT)] = 10_000
     frame_size: Annotated[int, Option("side in pixels of the kept frames: what the network reads", COUNT)] = 128
     random_share: Annotated[
@@ -82,7 +84,7 @@ def run(arguments: argparse.Namespace) -> int:
     from vpt_gym.offline.recorder import record
     from vpt_gym.providers import qualified_id
 
-    make_player = _random if config.policy == "random" else _player(config.policy)
+    make_player: Any = _random if config.policy == "random" else _player(config.policy)
     wanted: dict[str, Any] = getattr(make_player, "env_kwargs", dict)()
 
     def make_env() -> gym.Env[Any, Any]:
@@ -102,7 +104,7 @@ def run(arguments: argparse.Namespace) -> int:
             config.out,
             frames=config.frames,
             frame_size=config.frame_size,
-            image_key=config.image_key,
+            image_key=config.image_key or getattr(make_player, "image_key", None),
             seed=config.seed,
             random_share=config.random_share,
             targets=getattr(make_player, "targets", None),
@@ -121,9 +123,15 @@ def _random(seed: int) -> Play:
 
 
 def _player(name: str) -> Callable[[int], Play]:
+    if Path(name).is_dir():
+        from vpt_gym.training.player import SavedPlayer
+
+        return SavedPlayer(Path(name))
     module, colon, attribute = name.partition(":")
     if not colon:
-        raise OptionError(f"--policy must be random or module:name, such as vpt_gym.envs.doom:Player, not {name!r}.")
+        raise OptionError(
+            f"--policy must be random, a run folder, or module:name such as vpt_gym.envs.doom:Player, not {name!r}."
+        )
     try:
         found: Callable[[int], Play] = getattr(importlib.import_module(module), attribute)
     except ModuleNotFoundError as error:

@@ -13,6 +13,8 @@ from typing import Any, Final
 import gymnasium as gym
 import torch
 from gymnasium import spaces
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv
 
@@ -27,7 +29,15 @@ from vpt_gym.training.folder import RunFolder
 from vpt_gym.training.pixels import IMAGE, extractor, frame_space
 from vpt_gym.training.scaling import read_pickled_scaling, read_scaling, scaled
 
-__all__ = ["build_model", "check_algorithm", "load_model", "load_statistics", "normalized"]
+__all__ = [
+    "blank_envs",
+    "build_model",
+    "check_algorithm",
+    "load_model",
+    "load_statistics",
+    "normalized",
+    "read_parameters",
+]
 
 HEAD_DEVICE: Final = "cpu"
 """A head of one or two layers spends more time on the way to an accelerator than in its update."""
@@ -119,13 +129,18 @@ def check_algorithm(
         entries |= {key: observation_space[key] for key in config.keep}
     if entries:
         space = spaces.Dict({"latent": space, **entries})
-    blank = DummyVecEnv([lambda: _Blank(space, action_space) for _ in range(config.n_envs)])
+    blank = blank_envs(space, action_space, config.n_envs)
     small = {"buffer_size": config.n_envs} if "buffer_size" in config.resolved else {}
     _build(config, normalized(config, blank), _policy_kwargs(config), small)
 
 
 def _policy_kwargs(config: TrainingConfig) -> dict[str, Any]:
     return {"net_arch": list(config.net_arch), **(extractor(config.pixels) if config.pixels != "none" else {})}
+
+
+def blank_envs(observation_space: spaces.Space[Any], action_space: spaces.Space[Any], n_envs: int) -> DummyVecEnv:
+    """Environments with these spaces and nothing in them, for building a model around."""
+    return DummyVecEnv([lambda: _Blank(observation_space, action_space) for _ in range(n_envs)])
 
 
 class _Blank(gym.Env[Any, Any]):
@@ -197,7 +212,7 @@ def load_model(config: TrainingConfig, path: Path, venv: VecEnv, encoder: Encode
     small = {"buffer_size": venv.num_envs} if "buffer_size" in config.resolved else {}
     model = build_model(config, venv, encoder, **small)
     expected = model.policy.state_dict()
-    state = _read_parameters(path, sum(tensor.nbytes for tensor in expected.values()) + SPARE_BYTES)
+    state = read_parameters(path, sum(tensor.nbytes for tensor in expected.values()) + SPARE_BYTES)
     odd = [
         name
         for name in sorted({*expected, *state})
@@ -219,8 +234,24 @@ def _shape(state: dict[str, torch.Tensor], name: str) -> str:
     return str(tuple(state[name].shape)) if name in state else "absent"
 
 
-def _read_parameters(path: Path, most_bytes: int) -> dict[str, torch.Tensor]:
+def read_parameters(path: Path, most_bytes: int) -> dict[str, torch.Tensor]:
+    """The policy's parameters in a model.zip, or in the safetensors file that `vpt-gym push` makes of it; no pickle is run.
+
+    Args:
+        path: the file.
+        most_bytes: that they may take.
+
+    Raises:
+        VPTGymError: the file is no whole model, or is larger.
+    """
     damaged = f"{path} is no whole model: {{}}; restore the file or train again."
+    if path.suffix == ".safetensors":
+        if path.stat().st_size > most_bytes:
+            raise VPTGymError(f"{path} does not fit the run's config: the head has room for {most_bytes:,} bytes.")
+        try:
+            return load_file(path)
+        except (SafetensorError, OSError) as error:
+            raise VPTGymError(damaged.format(error)) from error
     try:
         with zipfile.ZipFile(path) as archive:
             member = archive.getinfo(PARAMETERS)

@@ -25,7 +25,7 @@ from vpt_gym.training.playing import play
 from vpt_gym.training.report import Facts, Reporter, Score
 from vpt_gym.training.seeds import Purpose, seeds_of
 
-__all__ = ["EvaluationResult", "evaluate"]
+__all__ = ["EvaluationResult", "check_fingerprint", "evaluate"]
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,7 @@ def evaluate(config: EvaluationConfig, reporter: Reporter | None = None) -> Eval
             fps = check_env(training)
             with closing(as_encoder(config.encoder or training.encoder, options)) as encoder:
                 facts = encoder.describe()
-                _check_fingerprint(facts, recorded["encoder"], config.folder)
+                check_fingerprint(facts, recorded["encoder"], config.folder, remedy="with --encoder")
                 with closing(latent_envs(training, encoder, n_envs)) as latents, stop:
                     if config.video is not None and film is not None and latents.render_mode != "rgb_array":
                         raise OptionError(
@@ -128,10 +128,11 @@ def _claimed(film: Path | None, folder: RunFolder) -> Iterator[None]:
         yield
 
 
-def _check_fingerprint(encoder: Mapping[str, Any], recorded: Mapping[str, Any], run: Path) -> None:
+def check_fingerprint(encoder: Mapping[str, Any], recorded: Mapping[str, Any], run: Path, *, remedy: str) -> None:
+    """Raises VPTGymError unless an encoder, as it describes itself, is the one that a run was trained on."""
     if encoder["fingerprint"] != recorded["fingerprint"]:
         raise VPTGymError(
             f"The encoder {encoder['source']} is not the one that {run} was trained on: its fingerprint begins "
             f"{encoder['fingerprint'][:12]}, the run's {recorded['fingerprint'][:12]}; give the weights of the training "
-            f"({recorded['source']}) with --encoder."
+            f"({recorded['source']}) {remedy}."
         )

@@ -96,7 +96,7 @@ class RunFolder:
 
     @classmethod
     def open(cls, path: Path) -> RunFolder:
-        """A folder that `vpt-gym train` has left.
+        """A folder that `vpt-gym train` has left, or one that `vpt-gym push` has made of it, with safetensors as its model.
 
         Raises:
             OptionError: it holds no config.json or no model.zip.
@@ -105,9 +105,12 @@ class RunFolder:
         for needed in (folder.config, folder.model):
             try:
                 there = needed.is_file()
+                published = [] if there else list(path.glob("*.safetensors"))
             except OSError as error:
                 raise OptionError(f"{path} cannot be read: {error.strerror}; name a run folder.") from error
-            if not there:
+            if needed == folder.model and len(published) == 1:
+                folder.model = published[0]
+            elif not there:
                 raise OptionError(
                     f"{path} is not a run folder of vpt-gym train: it holds no {needed.name}. "
                     f"Give the folder that the last lines of vpt-gym train name."

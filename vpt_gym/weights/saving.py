@@ -28,7 +28,11 @@ __all__ = ["policy_options", "save_checkpoint"]
 
 
 def save_checkpoint(
-    net: VPTNet, heads: VPTHeads | None, folder: Path | str, *, training: Mapping[str, Any] | None = None
+    net: VPTNet,
+    heads: VPTHeads | Mapping[str, Tensor] | None,
+    folder: Path | str,
+    *,
+    training: Mapping[str, Any] | None = None,
 ) -> Path:
     """Writes `model.safetensors`, under VPT's own names, and `config.json` into a folder, whole or not at all.
 
@@ -37,7 +41,8 @@ def save_checkpoint(
 
     Args:
         net: a network as it is defined, such as `load_network` gives it, in any precision, which is kept.
-        heads: `encoder.heads`, or `VPTHeads.from_state_dict`; None for the network alone.
+        heads: `encoder.heads`, or `VPTHeads.from_state_dict`; tensors under VPT's names for heads of another kind, such as
+            Gaussian ones; None for the network alone.
         folder: new, empty, or one that holds a checkpoint, which is replaced.
         training: how the weights were made, JSON values, for `encoder.describe()`: kept inside `model.safetensors`.
 
@@ -47,13 +52,13 @@ def save_checkpoint(
     Raises:
         OptionError: the network's parts were replaced by faster ones, which have no plain tensors any more; or the heads are
             empty or read latents of another length.
-        WeightsError: the network holds NaN or infinity, or the folder holds something else or cannot be written.
+        WeightsError: network or heads hold NaN or infinity, or the folder holds something else or cannot be written.
     """
     target = Path(folder).expanduser()
     tensors = _tensors(net, heads)
     metadata = {"format": "pt"} | ({} if training is None else {ABOUT: json.dumps(training)})
     config: dict[str, Any] = {"policy_kwargs": policy_options(net.config)}
-    if heads is not None:
+    if isinstance(heads, VPTHeads):
         config["temperature"] = heads.temperature
     try:
         if target.exists() and not _replaceable(target):
@@ -101,7 +106,7 @@ def _replaceable(target: Path) -> bool:
     return isinstance(config, dict) and "policy_kwargs" in config
 
 
-def _tensors(net: VPTNet, heads: VPTHeads | None) -> dict[str, Tensor]:
+def _tensors(net: VPTNet, heads: VPTHeads | Mapping[str, Tensor] | None) -> dict[str, Tensor]:
     state = net.state_dict()
     specs = table(net.config)
     if set(state) != {spec.parameter for spec in specs}:
@@ -110,13 +115,15 @@ def _tensors(net: VPTNet, heads: VPTHeads | None) -> dict[str, Tensor]:
             "encoder: take it from vpt_gym.load_network(source)."
         )
     tensors = {spec.vpt_name: state[spec.parameter].detach().cpu().contiguous() for spec in specs}
+    if heads is not None and not isinstance(heads, VPTHeads):
+        tensors |= {name: tensor.detach().float().cpu().contiguous() for name, tensor in heads.items()}
     broken = [name for name, tensor in tensors.items() if not all(map(math.isfinite, torch.aminmax(tensor)))]
     if broken:
         raise WeightsError(
-            f"save_checkpoint: {len(broken)} tensors of the network hold NaN or infinity, such as {broken[0]}, and nothing "
+            f"save_checkpoint: {len(broken)} tensors hold NaN or infinity, such as {broken[0]}, and nothing "
             "could load them: the training has diverged, so save an earlier state of it."
         )
-    if heads is None:
+    if not isinstance(heads, VPTHeads):
         return tensors
     if heads.is_empty or heads.latent_size != net.config.hidden_size:
         what = "have no tensors" if heads.is_empty else f"read latents of {heads.latent_size} numbers"

@@ -45,7 +45,7 @@ class BehaviorClone(nn.Module):
     def forward(
         self, batch: dict[str, Any], batch_idx: int, step_name: str, latents: dict[str, Any], mine_policy: Any
     ) -> dict[str, Any]:
-        """Loss, loss of each part, entropy, and how many frames have every part right."""
+        """Loss, loss of each part, entropy, and how many frames are right in every part, or how far off they are."""
         del batch_idx, step_name
         actions, logits = batch["agent_action"], latents["pi_logits"]
         log_prob = mine_policy.pi_head.logprob(actions, logits, return_dict=True)
@@ -58,19 +58,27 @@ class BehaviorClone(nn.Module):
             counted_btp[..., camera] = (actions["camera"] != NULL_CAMERA).float().squeeze(-1)
         losses_p = cloning_loss(torch.stack(list(log_prob.values()), dim=-1), counted_btp, mask_bt)
         entropy_btp = torch.stack([entropy[part] for part in log_prob], dim=-1)
-        right = [logits[part].argmax(-1).eq(actions[part]).all(-1) for part in log_prob]
-        right_bt = torch.stack(right).all(0)
         result = {
             f"{part.removesuffix('s')}_loss": loss
             for part, loss in zip(log_prob, losses_p, strict=True)
             if part in ("buttons", "camera")
         }
+        chosen = [part for part in log_prob if not actions[part].is_floating_point()]
+        if chosen:
+            right_bt = torch.stack([logits[part].argmax(-1).eq(actions[part]).all(-1) for part in chosen]).all(0)
+            result["accuracy"] = _mean(right_bt.float(), mask_bt)
+        for part in log_prob.keys() - set(chosen):
+            result["error"] = _mean((logits[part][..., 0] - actions[part]).detach().abs().mean(-1), mask_bt)
         return result | {
             "loss": losses_p.sum() * self.weight,
             "entropy": -cloning_loss(entropy_btp, counted_btp, mask_bt).sum(),
-            "accuracy": (right_bt * mask_bt).sum() / mask_bt.sum().clamp(min=1),
             "bc_weight": self.weight,
         }
+
+
+def _mean(values_bt: Tensor, mask_bt: Tensor) -> Tensor:
+    """Of the frames that count."""
+    return (values_bt * mask_bt).sum() / mask_bt.sum().clamp(min=1)
 
 
 class KLDivergence(nn.Module):
@@ -125,7 +133,7 @@ class Target(nn.Module):
         error_bt = (found_btn - wanted_btn).detach().abs().mean(-1)
         return {
             "loss": (loss_btn.mean(-1) * mask_bt).sum(-1).mean() * self.weight,
-            f"{self.key}_error": (error_bt * mask_bt).sum() / mask_bt.sum().clamp(min=1),
+            f"{self.key}_error": _mean(error_bt, mask_bt),
         }
 
 
@@ -142,22 +150,22 @@ class InverseDynamics(nn.Module):
     def forward(
         self, batch: dict[str, Any], batch_idx: int, step_name: str, latents: dict[str, Any], mine_policy: Any
     ) -> dict[str, Any]:
-        """Loss, and the share of parts that are right."""
+        """Loss, and the share of parts that are right, or how far continuous actions are off."""
         del batch_idx, step_name
         cnn_btd = latents["cnn"]
         features_btd = self.body(torch.cat([cnn_btd[:, :-1], cnn_btd[:, 1:]], dim=-1))
         mask_bt = batch["mask"][:, 1:] * (~batch["first"][:, 1:]).float()
-        actions = mine_policy.pi_head.split(batch.get("played", batch["actions"]))
-        losses, right = [], []
-        for name in mine_policy.pi_head.parts:
-            logits_btn = self.heads[f"_{name}"](features_btd).float()
-            wanted_bt = actions[name][:, :-1, 0]
-            losses.append(F.cross_entropy(logits_btn.transpose(1, 2), wanted_bt, reduction="none") * mask_bt)
-            right.append(logits_btn.argmax(-1).eq(wanted_bt).float() * mask_bt)
+        head = mine_policy.pi_head
+        actions = head.split(batch.get("played", batch["actions"]))
+        losses, measures = [], []
+        for name in head.parts:
+            found_btn, wanted_bta = self.heads[f"_{name}"](features_btd).float(), actions[name][:, :-1]
+            losses.append(head.misfit(found_btn, wanted_bta) * mask_bt)
+            measures.append(head.measure(found_btn, wanted_bta).detach() * mask_bt)
         count = mask_bt.sum().clamp(min=1)
         return {
             "loss": torch.stack(losses).sum(0).sum(-1).mean() * self.weight,
-            "inverse_accuracy": torch.stack(right).mean(0).sum() / count,
+            f"inverse_{head.measured}": torch.stack(measures).mean(0).sum() / count,
         }
 
 
@@ -168,7 +176,8 @@ class NextLatent(nn.Module):
         super().__init__()
         self.weight = weight
         size = policy.net.config.hidden_size
-        self.actions = nn.ModuleDict({f"_{name}": nn.Embedding(n, size) for name, n in policy.pi_head.parts.items()})
+        head = policy.pi_head
+        self.actions = nn.ModuleDict({f"_{name}": head.embedding(n, size) for name, n in head.parts.items()})
         self.body = nn.Sequential(nn.Linear(size, size), nn.ReLU(), nn.Linear(size, size))
 
     def forward(
@@ -176,8 +185,9 @@ class NextLatent(nn.Module):
     ) -> dict[str, Any]:
         """Loss: 0 where the direction is right, 1 where it is as good as any."""
         del batch_idx, step_name
-        actions = mine_policy.pi_head.split(batch.get("played", batch["actions"]))
-        done = [self.actions[f"_{name}"](actions[name][:, :-1, 0]) for name in mine_policy.pi_head.parts]
+        head = mine_policy.pi_head
+        actions = head.split(batch.get("played", batch["actions"]))
+        done = [self.actions[f"_{name}"](head.index(actions[name][:, :-1])) for name in head.parts]
         found_btd = self.body(latents["final"][:, :-1] + torch.stack(done).sum(0))
         # The target stands still: else the convolutions could make all frames alike.
         wanted_btd = latents["cnn"][:, 1:].detach()
@@ -186,7 +196,7 @@ class NextLatent(nn.Module):
         distance_bt = 1 - F.cosine_similarity(found_btd, wanted_btd, dim=-1)
         return {
             "loss": (distance_bt * mask_bt).sum(-1).mean() * self.weight,
-            "next_distance": (distance_bt * mask_bt).sum() / mask_bt.sum().clamp(min=1),
+            "next_distance": _mean(distance_bt, mask_bt),
         }
 
 

@@ -11,17 +11,20 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Final
 
+from torch import Tensor
+
 from vpt_gym.encoders import load_encoder
 from vpt_gym.encoders.loading import load_network
 from vpt_gym.errors import RecordingError, VPTGymError
 from vpt_gym.offline.pretraining.card import training_facts, write_card, write_curves
 from vpt_gym.offline.pretraining.config import PretrainingConfig
 from vpt_gym.offline.pretraining.engine import import_lightning
+from vpt_gym.offline.pretraining.heads import Parts, parts_of
 from vpt_gym.offline.pretraining.module import Pretraining, lightning_module
 from vpt_gym.offline.pretraining.objectives import Objective, make_objectives
 from vpt_gym.offline.pretraining.parts import choose_parts
 from vpt_gym.offline.pretraining.pieces import Loader, Pieces, split
-from vpt_gym.offline.pretraining.policy import TrunkPolicy, parts_of
+from vpt_gym.offline.pretraining.policy import LOG_STD, TrunkPolicy
 from vpt_gym.offline.readers.finding import find_recordings
 from vpt_gym.offline.recordings import Recording
 from vpt_gym.offline.spaces import common_space
@@ -162,7 +165,7 @@ def _recordings(name: str) -> list[Recording]:
     return found
 
 
-def _common_parts(groups: Sequence[Sequence[Recording]]) -> dict[str, int]:
+def _common_parts(groups: Sequence[Sequence[Recording]]) -> Parts:
     found = [recording for group in groups for recording in group]
     spaces = [recording.action_space for recording in found if recording.action_space is not None]
     common = common_space(spaces)
@@ -183,14 +186,18 @@ def _keys(config: PretrainingConfig, groups: Sequence[Sequence[Recording]]) -> s
     return keys
 
 
-def _heads(source: str, size: int) -> VPTHeads | None:
-    """The heads beside a network, where it was trained with some."""
+def _heads(source: str, size: int) -> VPTHeads | dict[str, Tensor] | None:
+    """The heads beside a network, where it was trained with some; those of continuous actions as tensors."""
     resolved = resolve(source)
-    if resolved.weights is None or not any(
-        name.startswith("pi_head") for name in open_tensor_file(resolved.weights).infos()
-    ):
+    if resolved.weights is None:
         return None
-    return load_heads(resolved, size)
+    file = open_tensor_file(resolved.weights)
+    names = [name for name in file.infos() if name.startswith(("pi_head", "value_head"))]
+    if LOG_STD in names:
+        found: dict[str, Tensor] = {}
+        file.visit(names, lambda name, tensor: found.update({name: tensor.float().clone()}))
+        return found
+    return load_heads(resolved, size) if any(name.startswith("pi_head") for name in names) else None
 
 
 def _claim(config: PretrainingConfig) -> Path | None:
