@@ -30,7 +30,7 @@ from vpt_gym.errors import OptionError, VPTGymError
 from vpt_gym.rollout import WorkerVecEnv
 from vpt_gym.running.files import WriteError
 from vpt_gym.sb3 import VecVPTLatent
-from vpt_gym.training import checkpoints
+from vpt_gym.training import checkpoints, states
 from vpt_gym.training.checkpoints import SaveRun, newest, resume
 from vpt_gym.training.train import resume as resume_run
 from vpt_gym.training.train import train
@@ -86,7 +86,7 @@ def everything(model: BaseAlgorithm) -> Any:
         "parameters": model.get_parameters(),
         "buffer": arrays,
         "position": buffer and (buffer.pos, buffer.full),
-        "numbers": checkpoints._numbers(model),
+        "numbers": states.numbers_of(model),
         "scaling": [venv.obs_rms.mean, venv.obs_rms.var, venv.ret_rms.mean, venv.returns],
         "memory": venv.venv.latent_stream.state_dict(),
         "last": model._last_obs,

@@ -23,6 +23,7 @@ __all__ = [
     "load_layers",
     "load_model",
     "load_random",
+    "numbers_of",
     "random_state",
     "state_of_layer",
     "state_of_model",
@@ -40,7 +41,8 @@ def layers_of(venv: VecEnv) -> list[VecEnv]:
     return found
 
 
-def _numbers(owner: Any) -> dict[str, Any]:
+def numbers_of(owner: Any) -> dict[str, Any]:
+    """What of a model or a buffer is a number and changes."""
     return {k: v for k, v in vars(owner).items() if type(v) in (bool, int, float) and k not in NOT_KEPT}
 
 
@@ -58,7 +60,7 @@ def state_of_model(model: BaseAlgorithm) -> dict[str, Any]:
     return {
         "parameters": model.get_parameters(),
         "variables": {name: recursive_getattr(model, name) for name in variables},
-        "numbers": _numbers(model),
+        "numbers": numbers_of(model),
         "last": [model._last_obs, model._last_original_obs, model._last_episode_starts],
         "lstm": None if lstm is None else [tuple(part) for part in lstm],
         "episodes": [_plain(info) for info in model.ep_info_buffer or ()],
@@ -100,7 +102,7 @@ def _state_of_buffer(buffer: Any) -> dict[str, Any]:
             arrays[name] = part(value)
         elif isinstance(value, dict) and value and all(isinstance(each, np.ndarray) for each in value.values()):
             arrays[name] = {key: part(each) for key, each in value.items()}
-    return {"numbers": _numbers(buffer), "arrays": arrays}
+    return {"numbers": numbers_of(buffer), "arrays": arrays}
 
 
 def _load_buffer(buffer: Any, state: Mapping[str, Any]) -> None:
