@@ -60,7 +60,7 @@ def main() -> None:
                 frame, _, _, over, _ = env.step(actions[-1])
                 frames.append(frame)
             np.savez(demonstrations / f"{number:03}.npz", frames=np.stack(frames), actions=np.stack(actions))
-        encode(demonstrations, encoder, Path(place, "latents"))
+        encode(demonstrations, Path(place, "latents"), encoder)
         torch.manual_seed(0)
         space = Dict({"latent": latent_box(encoder.latent_size), "goal": latent_box(len(goal))})
         policy = DiffusionPolicy(space, env.action_space, horizon=4, grid=encoder.grid, width=asked.width)

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from stable_baselines3 import PPO
 from stable_baselines3.common.env_util import make_vec_env
-from stable_baselines3.common.vec_env import SubprocVecEnv
 
 import vpt_gym
 from tests.support.engine import MinecraftEngine
+from vpt_gym.rollout import WorkerVecEnv
 
 LOGS = [{"event": "mine_block", "identity": "log", "objects": ["oak_log"], "reward": 1.0, "max_reward_times": 3}]
 OPTIONS: dict[str, Any] = {
@@ -51,7 +51,7 @@ def test_latents_of_two_games_in_worker_processes(minecraft_engine: MinecraftEng
         vec_env_kwargs={"start_method": "spawn"},
     )
     try:
-        assert isinstance(venv.unwrapped, SubprocVecEnv)
+        assert isinstance(venv.unwrapped, WorkerVecEnv)
         latents = venv.reset()
         assert isinstance(latents, np.ndarray)
         assert (latents.shape, latents.dtype) == ((2, venv.observation_space.shape[0]), np.float32)  # type: ignore[index]

@@ -190,12 +190,13 @@ class DiffusionPolicy(nn.Module):
         keyed = isinstance(self.observation_space, gym.spaces.Dict)
         if keyed != isinstance(observation, Mapping) or (keyed and {LATENT} - set(observation)):
             raise ObservationError(f"DiffusionPolicy observes {self.observation_space}, but {observation!r:.60} came.")
-        latents = torch.as_tensor(np.asarray(observation[LATENT] if keyed else observation), dtype=torch.float32)
+        # Copies: what comes may be read-only, which torch does not know.
+        latents = torch.as_tensor(np.array(observation[LATENT] if keyed else observation, np.float32))
         one = latents.ndim == 1
         latents = latents[None] if one else latents
         goals = None
         if self.goal_size:
-            goals = torch.as_tensor(np.asarray(observation[GOAL]), dtype=torch.float32).reshape(len(latents), -1)
+            goals = torch.as_tensor(np.array(observation[GOAL], np.float32)).reshape(len(latents), -1)
         if latents.shape[1:] != (self.latent_size * self.stack,) or (
             goals is not None and goals.shape[1] != self.goal_size
         ):
