@@ -27,20 +27,19 @@ def encoder() -> VPTEncoder:
 
 
 @cache
-def alone(identity: int, kind: str) -> np.ndarray:
-    """Latents of all frames of one environment, by frame number, from the single wrapper: [frames, latent]."""
+def alone(identity: int, kind: str, steps: int) -> np.ndarray:
+    """Latents of the frames that so many steps can show of one environment, by frame number, from the single wrapper."""
     encoder = quick_encoder() if kind == "quick" else encoder_of(random_net())
     env = vpt_gym.VPTLatentObservation(ScriptedEnv(identity), encoder)
     latents = [env.reset()[0]]
-    while len(latents) < STEPS + 400:
+    # A step shows two frames where it ends an episode.
+    while len(latents) < min(2 * steps + 2, STEPS + 400):
         latent, _, terminated, truncated, info = env.step(0)
         latents.append(latent)
         if terminated or truncated:
             latents.append(env.reset()[0])
             info = {"frame": env.unwrapped.frame}  # type: ignore[attr-defined]
         assert info["frame"] == len(latents) - 1
-        if kind == "real" and len(latents) > STEPS * 1.4:
-            break
     return np.stack(latents)
 
 
@@ -53,7 +52,7 @@ def play(count: int, mode: AutoresetMode, encoder: VPTEncoder, kind: str, steps:
     frames = infos["frame"].copy()
     assert (frames == 0).all()
     for _ in range(steps):
-        expected = np.stack([alone(row, kind)[frames[row]] for row in range(count)])
+        expected = np.stack([alone(row, kind, steps)[frames[row]] for row in range(count)])
         difference = np.abs(latents - expected).max(axis=1)
         assert (difference <= TOLERANCE).all(), (frames, difference)
         counted["compared"] += count
@@ -70,13 +69,13 @@ def play(count: int, mode: AutoresetMode, encoder: VPTEncoder, kind: str, steps:
                     assert "final_obs" not in infos or infos["final_obs"][row] is None
                     continue
                 # The opening frame took the next number, so the episode's last one is the number before it.
-                expected = alone(row, kind)[infos["frame"][row] - 1]
+                expected = alone(row, kind, steps)[infos["frame"][row] - 1]
                 assert np.abs(infos["final_obs"][row] - expected).max() <= TOLERANCE
                 counted["final"] += 1
                 counted["one-step episodes"] += int(infos["final_info"]["age"][row] == 1)
         elif mode is AutoresetMode.DISABLED and done.any():
             assert all(
-                np.abs(latents[row] - alone(row, kind)[infos["frame"][row]]).max() <= TOLERANCE
+                np.abs(latents[row] - alone(row, kind, steps)[infos["frame"][row]]).max() <= TOLERANCE
                 for row in np.flatnonzero(done)
             )
             counted["final"] += int(done.sum())
