@@ -238,7 +238,7 @@ class TestSaving:
         with torch.no_grad():
             net.last.weight[-1, -1] = value
         with pytest.raises(
-            WeightsError, match=r"1 tensors .* hold NaN or infinity, such as net\.lastlayer\.layer\.weight"
+            WeightsError, match=r"1 tensors hold NaN or infinity, such as net\.lastlayer\.layer\.weight"
         ):
             vpt_gym.save_checkpoint(net, None, tmp_path / "new")
         assert not (tmp_path / "new").exists()
