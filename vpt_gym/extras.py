@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+from importlib.machinery import ModuleSpec
 from pathlib import Path
 from types import ModuleType
 
@@ -26,26 +27,33 @@ def import_extra(module: str, extra: str, user: str) -> ModuleType:
         user: what needs it, for the message.
 
     Raises:
-        VPTGymError: it is not installed.
+        VPTGymError: it is not installed, or it is broken.
     """
     try:
         return importlib.import_module(module)
     except ModuleNotFoundError as error:
+        if (
+            error.name is None
+        ):  # raised by a package of parts that load when asked for (transformers), over what really failed
+            causes = [str(each) for each in (error, error.__cause__) if each is not None]
+            raise VPTGymError(
+                f"{user} needs the package {module}, which cannot be imported: {'; '.join(causes)}"
+            ) from error
         raise VPTGymError(
             f"{user} needs the package {error.name}, which is not installed; run: pip install 'vpt-gym[{extra}]'"
         ) from error
 
 
-def let_torchvision_import(user: str) -> None:
-    """Makes `import torchvision`, which `user` does, work beside a CPU build of torch; where it works anyway, nothing is done.
+def let_torchvision_import() -> None:
+    """Makes `import torchvision` work beside a CPU build of torch. Where it works anyway, or there is none, nothing is done.
+
+    MineStudio and timm import it; so do Lightning (by torchmetrics), transformers, diffusers and peft where they find it.
 
     The index's torchvision is built for CUDA. Beside a CPU torch its compiled operators cannot load, and `import torchvision`
     stops at two operators of unknown schema. Declaring the two is enough: no policy and no image network calls them.
-
-    Raises:
-        VPTGymError: torchvision is not installed.
     """
-    if _declared or _operators_load(user):
+    spec = importlib.util.find_spec("torchvision")
+    if _declared or spec is None or _operators_load(spec):
         return
     library = torch.library.Library("torchvision", "DEF")  # type: ignore[no-untyped-call]
     for operator in ("nms", "qnms"):
@@ -53,12 +61,9 @@ def let_torchvision_import(user: str) -> None:
     _declared.append(library)
 
 
-def _operators_load(user: str) -> bool:
-    spec = importlib.util.find_spec("torchvision")
-    if spec is None or not spec.submodule_search_locations:
-        raise VPTGymError(f"{user} needs the package torchvision, which is not installed; run: pip install torchvision")
+def _operators_load(spec: ModuleSpec) -> bool:
     try:
-        torch.ops.load_library(Path(spec.submodule_search_locations[0]) / "_C.so")  # type: ignore[no-untyped-call]
+        torch.ops.load_library(Path(str(spec.origin)).with_name("_C.so"))  # type: ignore[no-untyped-call]
     except OSError:
         return False
     return True

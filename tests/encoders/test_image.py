@@ -27,12 +27,7 @@ SMALL = "timm:test_resnet?pretrained=false"
 
 
 def installed(module: str) -> None:
-    if module == "timm":
-        pytest.importorskip("torchvision") if "torchvision" in sys.modules else None
-        try:
-            let_torchvision_import("timm")
-        except VPTGymError:
-            pytest.skip("timm needs torchvision, which is not installed")
+    let_torchvision_import()
     pytest.importorskip(module)
 
 

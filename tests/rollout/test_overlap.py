@@ -37,7 +37,7 @@ def eager(venv: VecVPTLatent) -> list[list[int]]:
         return step(frames, first, rows=rows)
 
     venv.latent_stream.step = noted  # type: ignore[method-assign]
-    venv._expected_seconds = lambda _: -1.0  # type: ignore[method-assign]
+    venv._two_calls_win = lambda *_: True  # type: ignore[method-assign]
     return calls
 
 
@@ -67,8 +67,8 @@ def test_a_latent_that_fails_early_leaves_the_environments_in_order(encoder: VPT
     try:
         venv.reset()
 
-        def broken(*_: Any, **__: Any) -> Any:
-            raise NonFiniteLatent("planted", [0])
+        def broken(frames: Any, first: Any, rows: Any = None) -> Any:
+            raise NonFiniteLatent("planted", [0 if rows is None else int(rows[0])])
 
         venv.latent_stream.step = broken  # type: ignore[method-assign]
         with pytest.raises(NonFiniteLatent, match="planted"):
@@ -79,13 +79,38 @@ def test_a_latent_that_fails_early_leaves_the_environments_in_order(encoder: VPT
         venv.close()
 
 
-def test_a_call_is_not_made_before_its_cost_is_known(encoder: VPTEncoder) -> None:
+def test_calls_are_expected_to_take_what_such_calls_took(encoder: VPTEncoder) -> None:
     venv = VecVPTLatent(DummyVecEnv(makers()), encoder)
     assert venv._expected_seconds(1) == float("inf")
+    assert not venv._two_calls_win(1, 2, 1e9)
     venv.reset()
-    assert 0 < venv._expected_seconds(1) == venv._expected_seconds(COUNT) < 60
-    assert venv._expected_seconds(COUNT + 1) == float("inf")
     assert venv.encoding_seconds > 0
+    venv._seconds_of = {2: 0.1, 4: 0.3}
+    expected = {0: 0.0, 1: 0.05, 2: 0.1, 3: 0.2, 4: 0.3, 8: 0.6}
+    assert [venv._expected_seconds(rows) for rows in expected] == pytest.approx(list(expected.values()))
+
+
+@pytest.mark.parametrize(
+    ("seconds_of", "left", "wins"),
+    [
+        ({1: 0.1, 8: 0.8}, 0.05, True),  # every row costs the same, as on a CPU: never wait
+        ({1: 0.1, 8: 0.8}, float("inf"), True),
+        ({1: 0.1, 8: 0.8}, 0.0, False),  # the others are there
+        (
+            {1: 0.1, 8: 0.1},
+            5.0,
+            False,
+        ),  # a call costs the same, as on a GPU: the others would wait for one of their own
+        ({1: 0.2, 8: 0.9}, 0.05, False),  # a second call costs 0.1, and there is less to wait for
+        ({1: 0.2, 8: 0.9}, 0.15, True),
+    ],
+)
+def test_two_calls_are_made_where_a_step_ends_sooner(
+    encoder: VPTEncoder, seconds_of: dict[int, float], left: float, wins: bool
+) -> None:
+    venv = VecVPTLatent(DummyVecEnv(makers()), encoder)
+    venv._seconds_of = seconds_of
+    assert venv._two_calls_win(1, 7, left) is wins
 
 
 def test_a_vecenv_that_hands_over_all_at_once_is_refused(encoder: VPTEncoder) -> None:

@@ -231,7 +231,7 @@ def _query(source: str) -> tuple[str, dict[str, str]]:
 
 def _timm_model(name: str, source: str, seed: int) -> nn.Module:
     """The model with its classifier, drawn at random."""
-    let_torchvision_import(source)
+    let_torchvision_import()
     timm: Any = import_extra("timm", "timm", source)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import logging
 import re
@@ -28,9 +27,7 @@ def package(name: str, user: str) -> Any:
     Raises:
         VPTGymError: it is not installed.
     """
-    # Both import torchvision where they find one.
-    if importlib.util.find_spec("torchvision") is not None:
-        let_torchvision_import(name)
+    let_torchvision_import()
     return import_extra(name, "video", user)
 
 

@@ -30,10 +30,10 @@ def import_minestudio(name: str) -> ModuleType:
     """Imports a module of MineStudio, beside a CPU build of torch too, and without the old Gym's advertisement.
 
     Raises:
-        VPTGymError: MineStudio, or torchvision, is not installed.
+        VPTGymError: MineStudio is not installed.
     """
     check_installed(name)
-    let_torchvision_import("MineStudio")
+    let_torchvision_import()
     with contextlib.redirect_stderr(io.StringIO()):
         importlib.import_module("gym")
     return importlib.import_module(name)

@@ -1,22 +1,29 @@
-"""The one door to Lightning, which comes with an extra."""
+"""The one door to Lightning and peft, which come with an extra."""
 
 from __future__ import annotations
 
-import importlib.util
 from typing import Any
 
 from vpt_gym.extras import import_extra, let_torchvision_import
 
-__all__ = ["import_lightning"]
+__all__ = ["import_lightning", "import_peft"]
 
 
 def import_lightning() -> Any:
-    """The package.
+    """Lightning.
 
     Raises:
         VPTGymError: it is not installed.
     """
-    # Lightning imports torchmetrics, and that imports torchvision where it finds one.
-    if importlib.util.find_spec("torchvision") is not None:
-        let_torchvision_import("Lightning")
+    let_torchvision_import()
     return import_extra("lightning", "pretrain", "Pre-training")
+
+
+def import_peft(user: str) -> Any:
+    """peft, for low-rank adapters.
+
+    Raises:
+        VPTGymError: it is not installed.
+    """
+    let_torchvision_import()
+    return import_extra("peft", "pretrain", user)

@@ -7,7 +7,7 @@ from typing import Any, Final
 import torch
 from torch import Tensor, nn
 
-from vpt_gym.extras import import_extra
+from vpt_gym.offline.pretraining.engine import import_peft
 from vpt_gym.offline.pretraining.policy import TrunkPolicy
 
 __all__ = ["choose_parts"]
@@ -43,7 +43,7 @@ def choose_parts(policy: TrunkPolicy, train: str) -> Any:
         for module in (*blocks, net.last, net.last_norm, net.final_norm):
             module.requires_grad_(requires_grad=True)
     if train.startswith("lora:"):
-        peft = import_extra("peft", "pretrain", f"train={train!r}")
+        peft = import_peft(f"train={train!r}")
         rank = int(train.removeprefix("lora:"))
         # Puts low-rank pairs beside the frozen layers, in place; alpha as the rank scales them by one.
         config = peft.LoraConfig(r=rank, lora_alpha=rank, target_modules=list(_ADAPTED))
