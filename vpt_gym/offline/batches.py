@@ -9,18 +9,20 @@ from contextlib import contextmanager
 from typing import Final
 
 import numpy as np
-import numpy.typing as npt
 
 from vpt_gym.offline.dataset import LatentDataset
 from vpt_gym.offline.recordings import IN_LOSS, Array
 
 __all__ = ["Frames", "split_episodes"]
 
-FRAMES_PER_READ: Final = 2048
+FRAMES_PER_READ: Final = 512
 """Most frames of an episode that are read in one go."""
 
 POOL_BYTES: Final = 256 << 20
 """Of latents that are mixed with one another; as much again is read ahead meanwhile."""
+
+Pool = dict[str, Array]
+"""Columns of frames by name, as long as a pool; less of them may be in use."""
 
 
 class Frames:
@@ -68,36 +70,41 @@ class Frames:
 
     def batches(self, size: int, rng: np.random.Generator | None = None) -> Iterator[dict[str, Array]]:
         """One pass: dicts of arrays [size, ...] by name, the last one smaller; in order where there is no `rng`."""
-        with _ahead(self._pools(rng)) as pools:
-            rest: dict[str, Array] = {}
-            for pool in pools:
-                joined = {key: np.concatenate([rest[key], values]) for key, values in pool.items()} if rest else pool
-                count = len(joined["latents"])
-                order = None if rng is None else rng.permutation(count)
-                whole = count - count % size
-                for start in range(0, whole, size):
-                    part: slice | npt.NDArray[np.int64] = slice(start, start + size)
-                    if order is not None:
-                        part = order[part]
-                    yield {key: values[part] for key, values in joined.items()}
-                left = slice(whole, count) if order is None else order[whole:]
-                rest = {key: values[left] for key, values in joined.items()} if whole < count else {}
-            if rest:
-                yield rest
+        # One pool is used while the next is filled. Both are made once: fresh memory of such a size costs more than reading.
+        free: queue.Queue[Pool] = queue.Queue()
+        for _ in range(2):
+            free.put({})
+        with _ahead(self._pools(size, rng, free)) as pools:
+            try:
+                for pool, count in pools:
+                    order = np.arange(count) if rng is None else rng.permutation(count)
+                    for start in range(0, count, size):
+                        part = order[start : start + size]
+                        yield {key: values.take(part, axis=0) for key, values in pool.items()}
+                    free.put(pool)
+            finally:
+                free.put({})  # the reader may wait for one, and could not end
 
-    def _pools(self, rng: np.random.Generator | None) -> Iterator[dict[str, Array]]:
+    def _pools(self, size: int, rng: np.random.Generator | None, free: queue.Queue[Pool]) -> Iterator[tuple[Pool, int]]:
+        """Pools with the number of their frames: of whole batches, but for the last."""
+        room = max(1, self.pool // size) * size
         spans = self._spans if rng is None else [self._spans[place] for place in rng.permutation(len(self._spans))]
-        waiting: list[dict[str, Array]] = []
-        held = 0
+        pool, held = free.get(), 0
         for number, start, stop in spans:
             rows = self.read(number, start, stop)
-            waiting.append(rows)
-            held += len(rows["latents"])
-            if held >= self.pool:
-                yield _joined(waiting)
-                waiting, held = [], 0
+            count, done = len(rows["latents"]), 0
+            while done < count:
+                taken = min(count - done, room - held)
+                for key, values in rows.items():
+                    if key not in pool:
+                        pool[key] = np.empty((min(room, self.count), *values.shape[1:]), values.dtype)
+                    pool[key][held : held + taken] = values[done : done + taken]
+                done, held = done + taken, held + taken
+                if held == room:
+                    yield pool, held
+                    pool, held = free.get(), 0
         if held:
-            yield _joined(waiting)
+            yield pool, held
 
     def read(self, number: int, start: int, stop: int) -> dict[str, Array]:
         """Some frames of an episode, without those outside the loss."""
@@ -131,17 +138,13 @@ def _stacked(earlier_td: Array, latents_td: Array, stack: int) -> Array:
     return np.concatenate([all_td[place : place + len(latents_td)] for place in range(stack)], axis=1)
 
 
-def _joined(parts: list[dict[str, Array]]) -> dict[str, Array]:
-    return {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
-
-
 @contextmanager
-def _ahead(source: Iterator[dict[str, Array]]) -> Iterator[Iterator[dict[str, Array]]]:
+def _ahead(source: Iterator[tuple[Pool, int]]) -> Iterator[Iterator[tuple[Pool, int]]]:
     """Takes from an iterator in a thread, one ahead."""
-    found: queue.Queue[dict[str, Array] | BaseException | None] = queue.Queue(1)
+    found: queue.Queue[tuple[Pool, int] | BaseException | None] = queue.Queue(1)
     unwanted = threading.Event()
 
-    def put(item: dict[str, Array] | BaseException | None) -> None:
+    def put(item: tuple[Pool, int] | BaseException | None) -> None:
         while not unwanted.is_set():
             try:
                 found.put(item, timeout=0.1)
@@ -159,7 +162,7 @@ def _ahead(source: Iterator[dict[str, Array]]) -> Iterator[Iterator[dict[str, Ar
         except BaseException as error:  # noqa: BLE001 - raised again where the items are taken
             put(error)
 
-    def take() -> Iterator[dict[str, Array]]:
+    def take() -> Iterator[tuple[Pool, int]]:
         while (item := found.get()) is not None:
             if isinstance(item, BaseException):
                 raise item

@@ -94,6 +94,7 @@ class _Cloning:
                 f"and {self.validation.count} in {len(held)} that are held out."
             )
         student.fit_scaling(self.training)
+        self._floats = torch.empty(0)
         # PPO's optimizer is left as it is, for PPO.
         self.optimizer = torch.optim.AdamW(
             student.policy.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay
@@ -152,7 +153,7 @@ class _Cloning:
 
     def _loss(self, batch: dict[str, Array]) -> tuple[Tensor, Tensor, Tensor]:
         """The loss, the likeliest actions [N, A] and the targets [N, A]."""
-        latents_nd = torch.from_numpy(batch["latents"]).to(self.student.policy.device).float()
+        latents_nd = self._as_float(batch["latents"])
         targets_na = self.student.targets(batch["actions"])
         parts = self.student.parts(latents_nd)
         likelihood_np = log_likelihood(parts, targets_na)
@@ -164,6 +165,12 @@ class _Cloning:
                 wanted = self.teacher.parts(latents_nd)
             loss = loss + self.config.kl_coef * divergence(wanted, parts).mean()
         return loss, most_likely(parts), targets_na
+
+    def _as_float(self, latents_nd: Array) -> Tensor:
+        """Latents [N, D] on the policy's device, in a tensor that the next batch is written over."""
+        if len(self._floats) < len(latents_nd):
+            self._floats = torch.empty(latents_nd.shape, device=self.student.policy.device)
+        return self._floats[: len(latents_nd)].copy_(torch.from_numpy(latents_nd))
 
     @torch.no_grad()
     def _validate(self) -> dict[str, float]:

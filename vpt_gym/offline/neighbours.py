@@ -80,12 +80,16 @@ def nearest(
             f"{tuple(queries_qd.shape)} came: encode with {dataset.encoder['source']}."
         )
     best: list[list[Moment]] = [[] for _ in queries_qd]
+    longest = max((episode.frames for episode in dataset.episodes), default=0)
+    # Made once: what is freed between small pieces that stay is not used again, and would add up to the size of the dataset.
+    floats_td = torch.empty(min(longest, FRAMES_PER_READ), dataset.latent_size)
     for episode in dataset.episodes:
         # Frames that are too close to a nearer one drop out only among those of their own episode.
         found: list[list[Moment]] = [[] for _ in queries_qd]
         for start in range(0, episode.frames, FRAMES_PER_READ):
-            block_td = torch.from_numpy(dataset.read(episode.number, ["latents"], start, start + FRAMES_PER_READ)[0])
-            distances_qt = _distances(queries_qd, block_td.float(), METRICS[metric])
+            (read_td,) = dataset.read(episode.number, ["latents"], start, start + FRAMES_PER_READ)
+            block_td = floats_td[: len(read_td)].copy_(torch.from_numpy(read_td))
+            distances_qt = _distances(queries_qd, block_td, METRICS[metric])
             for query, distances_t in enumerate(distances_qt.numpy()):
                 places = _least(distances_t, k, apart)
                 found[query] += [Moment(episode.number, start + int(at), float(distances_t[at])) for at in places]
