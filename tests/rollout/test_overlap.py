@@ -90,6 +90,16 @@ def test_calls_are_expected_to_take_what_such_calls_took(encoder: VPTEncoder) ->
     assert [venv._expected_seconds(rows) for rows in expected] == pytest.approx(list(expected.values()))
 
 
+def test_a_slow_call_is_forgotten(encoder: VPTEncoder) -> None:
+    venv = VecVPTLatent(DummyVecEnv(makers()), encoder)
+    venv.reset()
+    whole = venv._seconds_of[COUNT]
+    venv._seconds_of[1] = 100 * whole
+    for _ in range(300):
+        venv.step(np.zeros(COUNT, int))
+    assert venv._seconds_of[1] < whole
+
+
 @pytest.mark.parametrize(
     ("seconds_of", "left", "wins"),
     [

@@ -22,6 +22,9 @@ from vpt_gym.wrappers.observations import LatentObservations, Latents, Seen, ima
 
 __all__ = ["VecVPTLatent"]
 
+FORGETTING: Final = 0.98
+"""What is left of a call's expected seconds after every call of another size."""
+
 _WITHOUT_ENDS: Final = (
     "make the VecEnv provide it, as SB3's own do, or put the environments into SB3's SubprocVecEnv, or into a "
     "gymnasium.vector.VectorEnv in NEXT_STEP mode and vpt_gym.vector.VPTLatentObservation (docs/wrappers.md has the lines)."
@@ -219,6 +222,8 @@ class VecVPTLatent(VecEnvWrapper):
         seconds = time.perf_counter() - began
         self.encoding_seconds += seconds
         count = len(first)
+        # What was not measured again is believed a little less each time: one slow call must not be the last of its size.
+        self._seconds_of = {size: FORGETTING * known for size, known in self._seconds_of.items()}
         self._seconds_of[count] = 0.8 * self._seconds_of.get(count, seconds) + 0.2 * seconds
         return latents
 
