@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -32,19 +33,28 @@ def weights(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def logged(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
-    """What the real wandb is told, which keeps it on this machine."""
-    wandb = pytest.importorskip("wandb")
+def wandb() -> Iterator[Any]:
+    """The real package, which reads its environment variables once."""
+    package = pytest.importorskip("wandb")
+    package.teardown()
+    yield package
+    package.teardown()
+
+
+@pytest.fixture
+def logged(wandb: Any, monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
+    """What wandb is told, which keeps it on this machine."""
+    kind = wandb.sdk.wandb_run.Run
     monkeypatch.setenv("WANDB_MODE", "offline")
     monkeypatch.setenv("WANDB_SILENT", "true")
     told: list[dict[str, Any]] = []
-    log = wandb.Run.log
+    log = wandb.sdk.wandb_run.Run.log
 
     def noted(run: Any, data: dict[str, Any], **options: Any) -> None:
         told.append(dict(data))
         log(run, data, **options)
 
-    monkeypatch.setattr(wandb.Run, "log", noted)
+    monkeypatch.setattr(kind, "log", noted)
     return told
 
 
@@ -67,22 +77,22 @@ def test_wandb_is_told_what_tensorboard_is(weights: Path, logged: list[dict[str,
     assert len(set(ids)) == 1
 
 
-def test_wandb_that_is_missing_or_takes_no_run_is_a_sentence(
-    weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_wandb_that_is_missing_is_a_sentence(weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "wandb", None)
+    with pytest.raises(VPTGymError, match=r"needs the package wandb, .* pip install 'vpt-gym\[wandb\]'"):
+        train(config(encoder=str(weights), **QUICK), tmp_path / "run", wandb=True)
+    assert not (tmp_path / "run").exists()
+
+
+def test_wandb_that_takes_no_run_is_a_sentence(
+    weights: Path, wandb: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run = tmp_path / "run"
-    with monkeypatch.context() as without:
-        without.setitem(sys.modules, "wandb", None)
-        with pytest.raises(VPTGymError, match=r"needs the package wandb, .* pip install 'vpt-gym\[wandb\]'"):
-            train(config(encoder=str(weights), **QUICK), run, wandb=True)
-    assert not run.exists()
-    pytest.importorskip("wandb")
     for name in ("WANDB_MODE", "WANDB_API_KEY"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("HOME", str(tmp_path))  # where wandb login keeps the key
     monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
     with pytest.raises(VPTGymError, match=r"takes no run \(No API key .*log in with: wandb login; or set WANDB_MODE"):
-        train(config(encoder=str(weights), **QUICK), run, wandb=True)
+        train(config(encoder=str(weights), **QUICK), tmp_path / "run", wandb=True)
 
 
 class Crashing(Listener):

@@ -40,7 +40,7 @@ def wandb_run(folder: Path, config: Mapping[str, Any], axis: str) -> Iterator[An
         run = wandb.init(
             project=os.environ.get("WANDB_PROJECT", PROJECT),
             name=folder.resolve().name,
-            dir=folder,
+            dir=str(folder),
             id=before,
             resume="allow" if before else None,
             config=dict(config),
