@@ -80,7 +80,7 @@ def gone(process: int, seconds: float = 15.0) -> bool:
 
 @both
 def test_every_fault_is_one_ordinary_transition(make: Maker, kind: Any) -> None:
-    venv = make(length=1000)
+    venv = make(length=1000, deadline=3.0 if kind is WorkerVecEnv else 15.0)  # Ray's messages take their time
     venv.seed(3)
     opening = venv.reset()
     drawn, last, steps = {int(opening[1, 0, 0, 1])}, opening[1].copy(), 0
