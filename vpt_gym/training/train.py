@@ -173,8 +173,8 @@ def _train(
     fps = check_env(config)
     with (
         closing(as_encoder(config.encoder, config.encoder_options)) as encoder,
-        closing(latent_envs(config, encoder, config.n_envs, fleet)) as latents,
         wandb_run(folder.path, config.to_dict(), STEPS) if wandb else nullcontext() as watched,
+        closing(latent_envs(config, encoder, config.n_envs, fleet)) as latents,
         StopSignal() as stop,
     ):
         told = reporter or Reporter()
