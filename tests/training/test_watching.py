@@ -33,8 +33,9 @@ def weights(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def wandb() -> Iterator[Any]:
-    """The real package, which reads its environment variables once."""
+def wandb(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """The real package, which reads its environment variables once, and tells its makers nothing."""
+    monkeypatch.setenv("WANDB_ERROR_REPORTING", "false")
     package = pytest.importorskip("wandb")
     package.teardown()
     yield package
