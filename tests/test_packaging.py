@@ -35,6 +35,7 @@ OPTIONAL |= {
     "ray",
     "diffusers",
     "transformers",
+    "wandb",
 }
 """Distributions that only an extra brings."""
 

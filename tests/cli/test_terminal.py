@@ -51,6 +51,13 @@ def test_a_log_file_gets_a_line_now_and_then(capsys: pytest.CaptureFixture[str])
     assert out.splitlines()[0] == "  training     103 of 1,024 steps, 100 frames/s, return -1.0, 0:09 left"
 
 
+def test_faults_are_in_the_line(capsys: pytest.CaptureFixture[str]) -> None:
+    reporter = TerminalReporter(CONFIG)
+    reporter.live = False
+    reporter.progress(Progress(1024, 1024, 8.0, 1.0, faults=2))
+    assert "return +1.0, 2 faults, 0:00 left" in capsys.readouterr().out
+
+
 def test_a_slow_run_gets_a_line_a_minute(capsys: pytest.CaptureFixture[str]) -> None:
     reporter = TerminalReporter(CONFIG)
     reporter.live = False

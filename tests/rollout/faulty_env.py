@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import time
+from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
@@ -27,17 +28,27 @@ class FaultyEnv(gym.Env[Any, Any]):
         game: start a process, as a game engine would be, that nobody ends.
         slow: seconds that a step takes.
         refuse_resets: fail in every reset.
+        opened: a file that every reset makes.
+        awaited: a file that every step waits for.
     """
 
     metadata = {"render_modes": ["rgb_array"], "render_fps": 20}  # noqa: RUF012
     render_mode = "rgb_array"
 
     def __init__(
-        self, number: int = 0, length: int = 10, game: bool = False, slow: float = 0.0, refuse_resets: bool = False
+        self,
+        number: int = 0,
+        length: int = 10,
+        game: bool = False,
+        slow: float = 0.0,
+        refuse_resets: bool = False,
+        opened: Path | None = None,
+        awaited: Path | None = None,
     ) -> None:
         self.observation_space = gym.spaces.Box(0, 255, (SIDE, SIDE, 3), np.uint8)
         self.action_space = gym.spaces.Discrete(1 + len(FAULTS))
         self.number, self.length, self.slow, self.refuse_resets = number, length, slow, refuse_resets
+        self.opened, self.awaited = opened, awaited
         self.drawn = self.steps = 0
         self.game = subprocess.Popen(["sleep", "1000"]) if game else None
 
@@ -45,11 +56,15 @@ class FaultyEnv(gym.Env[Any, Any]):
         super().reset(seed=seed)
         if self.refuse_resets:
             raise OSError("no disk")
+        if self.opened is not None:
+            self.opened.touch()
         self.drawn, self.steps = int(self.np_random.integers(256)), 0
         return self.render(), {}
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
         time.sleep(self.slow)
+        while self.awaited is not None and not self.awaited.exists():
+            time.sleep(0.01)
         self.steps += 1
         fault = FAULTS[int(action) - 1] if action else ""
         self.fail(fault)

@@ -80,7 +80,7 @@ def gone(process: int, seconds: float = 15.0) -> bool:
 
 @both
 def test_every_fault_is_one_ordinary_transition(make: Maker, kind: Any) -> None:
-    venv = make(length=1000)
+    venv = make(length=1000, deadline=3.0 if kind is WorkerVecEnv else 15.0)  # Ray's messages take their time
     venv.seed(3)
     opening = venv.reset()
     drawn, last, steps = {int(opening[1, 0, 0, 1])}, opening[1].copy(), 0
@@ -217,9 +217,11 @@ def test_what_is_asked_of_environments_is_answered_or_raised(make: Maker) -> Non
     assert venv.faults == 0
 
 
-def test_rows_arrive_as_they_are_ready(make: Maker) -> None:
-    venv = make(2)
-    venv.set_attr("slow", 0.5, indices=[1])
+@both
+def test_rows_arrive_as_they_are_ready(make: Maker, tmp_path: Path) -> None:
+    venv = make(2, deadline=30.0)
+    read = tmp_path / "read"
+    venv.set_attr("awaited", read, indices=[1])
     venv.reset()
     venv.step_async(actions(0, 0))
     arrived = []
@@ -227,8 +229,32 @@ def test_rows_arrive_as_they_are_ready(make: Maker) -> None:
         arrived.append(rows)
         if rows == [0]:
             assert venv.arrived(rows)[0][0, 0].tolist()[0::2] == [0, 1]
+            read.touch()
     assert arrived == [[0], [1]]
     assert venv.step_wait()[0][:, 0, 0, 2].tolist() == [1, 1]
+    assert venv.faults == 0
+
+
+@both
+def test_a_reset_waits_for_nobody_else_s_step(make: Maker, tmp_path: Path) -> None:
+    venv = make(2, deadline=30.0)
+    venv.reset()
+    opened = tmp_path / "opened"
+    venv.set_attr("length", 1, indices=[0])
+    venv.set_attr("opened", opened, indices=[0])
+    venv.set_attr("awaited", opened, indices=[1])
+    for _ in range(2):
+        opened.unlink(missing_ok=True)
+        _, rewards, dones, infos = venv.step(actions(0, 0))
+        assert (rewards.tolist(), dones.tolist()) == ([1.0, 1.0], [True, False])
+        assert not any("fault" in info for info in infos)
+
+
+def test_seconds_left_follow_from_the_last_steps(make: Maker) -> None:
+    venv = make(2)
+    venv.set_attr("slow", 0.5, indices=[1])
+    venv.reset()
+    venv.step(actions(0, 0))
     venv.step_async(actions(0, 0))
     assert 0.1 < venv.seconds_left() <= 0.6
     assert venv.step_wait()[1].tolist() == [1.0, 1.0]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
@@ -24,6 +25,7 @@ class LightEnv(gym.Env[Any, Any]):
         odd: what is not finite from step `odd_from` of an episode on: `reward`, `compass`, or nothing.
         odd_from: see `odd`.
         odd_value: the value, as a text that float() reads.
+        crash: a file; the step that finds it removes it and raises.
         render_mode: `rgb_array`, or None.
     """
 
@@ -39,6 +41,7 @@ class LightEnv(gym.Env[Any, Any]):
         odd: str = "",
         odd_from: int = 0,
         odd_value: str = "nan",
+        crash: str = "",
         nvec: Sequence[int] = (),
     ) -> None:
         image = gym.spaces.Box(0, 255, (64, 64, 3), np.uint8)
@@ -53,6 +56,7 @@ class LightEnv(gym.Env[Any, Any]):
         self.die_after = die_after
         self.render_mode = render_mode
         self.odd, self.odd_from, self.odd_value = odd, odd_from, float(odd_value)
+        self.crash = Path(crash) if crash else None
         self.lit = 0
         self.steps = 0
 
@@ -66,6 +70,9 @@ class LightEnv(gym.Env[Any, Any]):
         self.steps += 1
         if self.steps == self.die_after:
             os._exit(3)
+        if self.crash is not None and self.crash.exists():
+            self.crash.unlink()
+            raise OSError("planted")
         chosen = int(np.asarray(action).reshape(-1)[0] > 0)
         reward = 1.0 if chosen == self.lit else -1.0
         if self.odd == "reward" and self.steps >= self.odd_from:

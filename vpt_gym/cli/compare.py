@@ -13,6 +13,7 @@ from vpt_gym.cli.terminal import duration, say
 from vpt_gym.compare import Cell, ComparisonConfig, ComparisonReporter, Standing
 from vpt_gym.compare.config import SHARED
 from vpt_gym.compare.contestants import HELP
+from vpt_gym.training.config import FleetConfig
 
 __all__ = ["add_parser"]
 
@@ -46,6 +47,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         summary="compare encoders over environments and seeds",
         description=DESCRIPTION,
         examples=EXAMPLES,
+        also=(FleetConfig,),
     )
     groups["matrix"].add_argument("--encoders", nargs="+", action=_Names, required=True, metavar="SOURCE", help=HELP)
     for declared in SHARED:
@@ -67,6 +69,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Train what is not trained yet, and report."""
     given = vars(arguments)
     given["training"] = {declared.name: given.pop(declared.name) for declared in SHARED if declared.name in given}
+    given["fleet"] = record_of(FleetConfig, arguments)
     config = record_of(ComparisonConfig, arguments)
     from vpt_gym.compare.comparison import compare
 

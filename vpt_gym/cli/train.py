@@ -75,6 +75,9 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         metavar="X",
         help="seconds between two checkpoints, of which three are kept (default: 60)",
     )
+    groups["output"].add_argument(
+        "--wandb", action="store_true", default=False, help="log to Weights & Biases too, under the run folder's name"
+    )
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -94,11 +97,11 @@ def run(arguments: argparse.Namespace) -> int:
 
     if arguments.resume is None:
         with TerminalReporter(config) as reporter:
-            result = train(config, arguments.run_folder, reporter, fleet, arguments.save_every)
+            result = train(config, arguments.run_folder, reporter, fleet, arguments.save_every, arguments.wandb)
     else:
         steps = vars(arguments).get("steps")
         with TerminalReporter(config_of(arguments.resume, steps)) as reporter:
-            result = resume(arguments.resume, steps, reporter, fleet, arguments.save_every)
+            result = resume(arguments.resume, steps, reporter, fleet, arguments.save_every, arguments.wandb)
     _print_result(result)
     return 130 if result.interrupted else 0
 

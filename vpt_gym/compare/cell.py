@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from vpt_gym.errors import VPTGymError
-from vpt_gym.training import Facts, Progress, Reporter, Score, TrainingConfig
+from vpt_gym.training import Facts, FleetConfig, Progress, Reporter, Score, TrainingConfig
 
 __all__ = ["main"]
 
@@ -71,7 +71,8 @@ def main() -> int:
     from vpt_gym.training.train import train
 
     try:
-        result = train(TrainingConfig.from_dict(plan["training"]), Path(plan["folder"]), _Lines())
+        training, fleet = TrainingConfig.from_dict(plan["training"]), FleetConfig(**plan["fleet"])
+        result = train(training, Path(plan["folder"]), _Lines(), fleet)
     except KeyboardInterrupt:
         return 130
     except VPTGymError as error:

@@ -14,7 +14,7 @@ from typing import Annotated, Any, Final
 from vpt_gym.compare.contestants import training_of
 from vpt_gym.errors import OptionError
 from vpt_gym.running.options import COUNT, Declared, Option, check_options, documented, options_of
-from vpt_gym.training.config import TrainingConfig
+from vpt_gym.training.config import FleetConfig, TrainingConfig
 
 __all__ = ["SHARED", "Cell", "ComparisonConfig"]
 
@@ -103,6 +103,8 @@ class ComparisonConfig:
     training: Annotated[dict[str, Any], _matrix("options of TrainingConfig that every run has alike", flag="")] = field(
         default_factory=dict
     )
+    fleet: FleetConfig = field(default_factory=FleetConfig)
+    """Where the environments of every run are; it may change while a matrix grows."""
 
     def __post_init__(self) -> None:
         check_options(self)

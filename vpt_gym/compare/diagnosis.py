@@ -80,7 +80,7 @@ def diagnose(
     latents = _read(place, asked)
     if latents is None:
         reporter.probing(env, best.cell.words)
-        played = play_and_keep(best)
+        played = play_and_keep(best, config.fleet)
         latents = {REFERENCE: probed(_small(played.frames_ntHWC), played.to_come_nt)}
         for name, training in frozen.items():
             reporter.probing(env, name)

@@ -14,6 +14,7 @@ from vpt_gym.compare.results import Result
 from vpt_gym.encoders import load_encoder
 from vpt_gym.frames import find_frames
 from vpt_gym.training.algorithms import load_model, load_statistics
+from vpt_gym.training.config import FleetConfig
 from vpt_gym.training.environments import latent_envs
 from vpt_gym.training.folder import RunFolder
 from vpt_gym.training.pixels import IMAGE
@@ -44,7 +45,7 @@ class Played:
     to_come_nt: npt.NDArray[np.float64]
 
 
-def play_and_keep(result: Result) -> Played:
+def play_and_keep(result: Result, fleet: FleetConfig) -> Played:
     """Play on with the policy of a finished run, actions sampled, and keep what it saw.
 
     Raises:
@@ -55,7 +56,7 @@ def play_and_keep(result: Result) -> Played:
     seeds = seeds_of(training.seed, Purpose.EVAL_COMMAND, n_envs)
     with (
         closing(load_encoder(training.encoder, **training.encoder_options)) as encoder,
-        closing(latent_envs(training, encoder, n_envs)) as latents,
+        closing(latent_envs(training, encoder, n_envs, fleet)) as latents,
     ):
         workers: Any = latents.unwrapped
         key = IMAGE if training.pixels != "none" else training.image_key

@@ -45,7 +45,9 @@ def parts_of(summary: Mapping[str, Any]) -> list[Part]:
     for env, of_env in summary["environments"].items():
         parts += _environment(env, of_env)
     options = ", ".join(f"{name}={value!r}" for name, value in summary["matrix"]["training"].items())
-    parts += [Part("heading", "How"), Part("text", f"Options of every training: {options or 'the defaults'}. {_HOW}")]
+    fleet = ", ".join(f"{name}={value!r}" for name, value in summary["matrix"]["fleet"].items() if value)
+    how = f"Options of every training: {options or 'the defaults'}. Where environments ran, in the last call: {fleet}. {_HOW}"
+    parts += [Part("heading", "How"), Part("text", how)]
     return parts
 
 

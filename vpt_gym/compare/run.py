@@ -12,7 +12,7 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import closing, suppress
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
@@ -23,7 +23,7 @@ from vpt_gym.errors import OptionError, VPTGymError
 from vpt_gym.running.files import WriteError, claimed, is_claimed, write_json
 from vpt_gym.running.options import options_of
 from vpt_gym.running.stopping import StopSignal
-from vpt_gym.training.config import TrainingConfig
+from vpt_gym.training.config import FleetConfig, TrainingConfig
 from vpt_gym.training.environments import check_env
 from vpt_gym.training.folder import RunFolder
 
@@ -175,7 +175,8 @@ class _Work:
         try:
             while self.processes or (self.waiting and not self.stop.requested):
                 while self.waiting and len(self.processes) < self.config.jobs and not self.stop.requested:
-                    self.processes.append(_Process(self.waiting.pop(0), _environment(self.config.jobs)))
+                    environment = _environment(self.config.jobs)
+                    self.processes.append(_Process(self.waiting.pop(0), self.config.fleet, environment))
                 for process in list(self.processes):
                     if process.ended():
                         self.processes.remove(process)
@@ -217,7 +218,7 @@ class _Work:
 class _Process:
     """One cell's process; a thread reads what it tells."""
 
-    def __init__(self, cell: Cell, environment: dict[str, str]) -> None:
+    def __init__(self, cell: Cell, fleet: FleetConfig, environment: dict[str, str]) -> None:
         self.running = Running(cell)
         self.error: str | None = None
         self.began = time.monotonic()
@@ -244,7 +245,7 @@ class _Process:
                 # Ctrl-C in a terminal goes to the matrix, which ends its cells; they would hear of it twice.
                 start_new_session=True,
             )
-        plan = json.dumps({"training": cell.training.to_dict(), "folder": str(cell.folder)})
+        plan = json.dumps({"training": cell.training.to_dict(), "fleet": asdict(fleet), "folder": str(cell.folder)})
         assert self.process.stdin is not None
         with suppress(BrokenPipeError):  # it has ended already, and says why
             self.process.stdin.write(f"{plan}\n")

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import socket
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, ClassVar, Final
+from urllib.parse import urlsplit
 
 import gymnasium as gym
 import stable_baselines3.common.vec_env.base_vec_env as sb3
@@ -22,6 +24,7 @@ from vpt_gym.rollout.warden import guard
 __all__ = ["RayVecEnv"]
 
 CLOSE_SECONDS: Final = 5.0
+KNOCK_SECONDS: Final = 10.0
 OBJECT_STORE_BYTES: Final = 256 * 2**20
 """For frames on their way; 100 KB and more go through Ray's store, smaller ones through its messages."""
 
@@ -46,7 +49,7 @@ class RayVecEnv(SupervisedVecEnv):
         backoff: seconds before an environment is made anew, about; twice as many with every further failure in a row.
 
     Raises:
-        VPTGymError: as for `SupervisedVecEnv`; or Ray is not installed, or there is no cluster at the address.
+        VPTGymError: as for `SupervisedVecEnv`; or Ray is not installed or does not start, or no cluster is at the address.
     """
 
     kind: ClassVar[str] = "actor"
@@ -89,24 +92,33 @@ class RayVecEnv(SupervisedVecEnv):
             return bool(RayVecEnv._open)
         if address is not None:
             try:
+                _knock(address)
                 self._ray.init(address, log_to_driver=False)
-            except ConnectionError as error:
+            except Exception as error:  # Ray has no narrower class for most of its refusals
                 raise VPTGymError(
-                    f"No Ray cluster answers at {address!r} ({error}); start one with: ray start --head; or leave address out."
+                    f"No Ray cluster answers at {address!r} ({_in_a_line(error)}); start one with: ray start --head, with the "
+                    "Ray and the Python of this machine; or leave address out, and Ray starts here."
                 ) from error
             return False
         # Ray reads these: nothing is told to anybody, and environments are no background work.
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         os.environ.setdefault("RAY_worker_niceness", "0")
-        self._ray.init(
-            "local",
-            # Ray's count of cores is an account, no limit: all environments of this machine must find their place.
-            num_cpus=max(os.cpu_count() or 1, -int(-cores // 1)),
-            include_dashboard=False,
-            log_to_driver=False,
-            logging_level="ERROR",
-            object_store_memory=OBJECT_STORE_BYTES,
-        )
+        try:
+            self._ray.init(
+                "local",
+                # Ray's count of cores is an account, no limit: all environments of this machine must find their place.
+                num_cpus=max(os.cpu_count() or 1, -int(-cores // 1)),
+                include_dashboard=False,
+                log_to_driver=False,
+                logging_level="ERROR",
+                object_store_memory=OBJECT_STORE_BYTES,
+            )
+        except Exception as error:
+            raise VPTGymError(
+                f"Ray does not start on this machine ({_in_a_line(error)}); its logs are in ray/session_latest/logs under "
+                "RAY_TMPDIR, or /tmp. Where the machine is only busy or short of memory, try again later, or put the "
+                "environments into processes."
+            ) from error
         RayVecEnv._open = 1
         return True
 
@@ -118,13 +130,13 @@ class RayVecEnv(SupervisedVecEnv):
     def _start(self, row: int) -> Link:
         return _ActorLink(self._ray, self._actor.remote(self._makers[row], self._learner))
 
-    def _ready(self, links: Mapping[int, Link], seconds: float, *, together: bool) -> Collection[int]:
+    def _ready(self, links: Mapping[int, Link], seconds: float) -> Collection[int]:
         if not links:
             time.sleep(seconds)
             return ()
         rows: dict[Any, int] = {link.pending: row for row, link in links.items() if isinstance(link, _ActorLink)}
-        ready, left = self._ray.wait(list(rows), num_returns=len(rows) if together else 1, timeout=seconds)
-        if ready and left and not together:
+        ready, left = self._ray.wait(list(rows), num_returns=1, timeout=seconds)
+        if ready and left:  # Ray gives no more than was asked for
             ready += self._ray.wait(left, num_returns=len(left), timeout=0)[0]
         return [rows[reference] for reference in ready]
 
@@ -161,7 +173,7 @@ class _ActorLink:
         except self._ray.exceptions.RayTaskError as error:  # an answer that cannot travel
             return Answer("fault", " ".join(str(error.cause).split()))
         except self._ray.exceptions.RayError as error:
-            raise Gone(_first_line(error)) from error
+            raise Gone(f"its actor is gone ({_in_a_line(error)})") from error
         return answer
 
     def kill(self) -> None:
@@ -175,9 +187,17 @@ class _ActorLink:
         return found
 
 
-def _first_line(error: Exception) -> str:
+def _knock(address: str) -> None:
+    """Raises OSError where nobody listens at `host:port` or `ray://host:port`, for which Ray itself waits for minutes."""
+    place = urlsplit(address if "//" in address else f"//{address}")
+    if place.hostname and place.port:
+        socket.create_connection((place.hostname, place.port), timeout=KNOCK_SECONDS).close()
+
+
+def _in_a_line(error: Exception) -> str:
+    """An error of Ray's, which are pages long."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return f"its actor is gone ({type(error).__name__}: {lines[0] if lines else 'Ray says no more'})"
+    return f"{type(error).__name__}: {lines[0].rstrip('.') if lines else 'Ray says no more'}"
 
 
 class _EnvActor:

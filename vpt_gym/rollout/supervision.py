@@ -172,7 +172,7 @@ class SupervisedVecEnv(VecEnv):
 
         Ends when all have arrived. `arrived` gives their observations.
         """
-        for rows in self._settle(together=False):
+        for rows in self._settle():
             running = [row for row in rows if self._goes_on(self._rows[row])]
             if running:
                 yield running
@@ -264,11 +264,8 @@ class SupervisedVecEnv(VecEnv):
         """A new worker for a row, which has been asked nothing yet."""
 
     @abstractmethod
-    def _ready(self, links: Mapping[int, Link], seconds: float, *, together: bool) -> Collection[int]:
-        """Rows of those whose worker has answered or is gone, after so many seconds at most.
-
-        `together`: nobody reads them before all are there.
-        """
+    def _ready(self, links: Mapping[int, Link], seconds: float) -> Collection[int]:
+        """Rows of those whose worker has answered or is gone, as soon as there is one; none after so many seconds."""
 
     @abstractmethod
     def _end(self, links: Sequence[Any]) -> None:
@@ -291,10 +288,10 @@ class SupervisedVecEnv(VecEnv):
             self._fail(row, str(gone))
 
     def _settle_all(self) -> None:
-        for _ in self._settle(together=True):
+        for _ in self._settle():
             pass
 
-    def _settle(self, *, together: bool) -> Iterator[list[int]]:
+    def _settle(self) -> Iterator[list[int]]:
         """Until no row is busy: takes answers, notices who is late, begins anew. Gives rows that have become idle."""
         while self._busy:
             links: dict[int, Link] = {}
@@ -310,7 +307,7 @@ class SupervisedVecEnv(VecEnv):
                     links[row] = at.link
                     soonest = min(soonest, at.due)
             seconds = max(0.0, min(soonest - now, 3600.0))
-            ready = self._ready(links, seconds, together=together)
+            ready = self._ready(links, seconds)
             for row in ready:
                 self._take(row)
             if len(ready) < len(links):

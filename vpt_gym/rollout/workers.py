@@ -94,8 +94,7 @@ class WorkerVecEnv(SupervisedVecEnv):
         with _sigint_ignored() if self._method == "spawn" else contextlib.nullcontext():
             return _ProcessLink(row, self._context, self._method, self._makers[row], self._selector)
 
-    def _ready(self, links: Mapping[int, Link], seconds: float, *, together: bool) -> Collection[int]:
-        del together
+    def _ready(self, links: Mapping[int, Link], seconds: float) -> Collection[int]:
         if not links:
             time.sleep(seconds)
             return ()

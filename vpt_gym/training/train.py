@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import copy
-import csv
 import io
 import time
-from contextlib import closing, suppress
+from contextlib import closing, nullcontext, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -14,21 +13,21 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 import torch
 from stable_baselines3.common.base_class import BaseAlgorithm
-from stable_baselines3.common.logger import CSVOutputFormat, Logger, TensorBoardOutputFormat
 from stable_baselines3.common.vec_env import VecNormalize
-from torch.utils.tensorboard import SummaryWriter
 
 from vpt_gym.encoders import Encoder, as_encoder
 from vpt_gym.errors import NonFiniteLatent, OptionError, VPTGymError
 from vpt_gym.running.files import WriteError, write_atomically
 from vpt_gym.running.stopping import Stopped, StopSignal
 from vpt_gym.running.versions import versions
+from vpt_gym.running.watching import wandb_run
 from vpt_gym.training.algorithms import build_model, normalized
 from vpt_gym.training.callback import Episode, TrainingCallback
 from vpt_gym.training.checkpoints import SaveRun, load, newest
 from vpt_gym.training.config import FleetConfig, TrainingConfig
 from vpt_gym.training.environments import check_env, latent_envs
-from vpt_gym.training.folder import RunFolder
+from vpt_gym.training.folder import STEPS, RunFolder
+from vpt_gym.training.logs import open_logger
 from vpt_gym.training.playing import RandomPolicy, play
 from vpt_gym.training.plot import learning_curve
 from vpt_gym.training.report import Facts, Reporter, Score
@@ -75,6 +74,7 @@ def train(
     reporter: Reporter | None = None,
     fleet: FleetConfig | None = None,
     save_every: float = CHECKPOINT_SECONDS,
+    wandb: bool = False,
 ) -> TrainingResult:
     """Train a head on the latents of a frozen encoder, measure it, and leave a run folder.
 
@@ -88,6 +88,7 @@ def train(
         reporter: told how the run goes.
         fleet: where the environments are; processes of this machine by default.
         save_every: seconds between two checkpoints to resume from.
+        wandb: log to Weights & Biases too.
 
     Returns:
         What was measured, and where it lies.
@@ -101,7 +102,7 @@ def train(
     folder = RunFolder.plan(run, config.env_id)
     # First of all: a folder that cannot be had costs no minute of loading.
     with folder.fresh():
-        return _train(config, folder, reporter, fleet, save_every, began, None)
+        return _train(config, folder, reporter, fleet, save_every, wandb, began, None)
 
 
 def resume(
@@ -110,6 +111,7 @@ def resume(
     reporter: Reporter | None = None,
     fleet: FleetConfig | None = None,
     save_every: float = CHECKPOINT_SECONDS,
+    wandb: bool = False,
 ) -> TrainingResult:
     """Go on with a run that was killed, interrupted or has failed, or is to be longer, from its newest checkpoint.
 
@@ -119,6 +121,7 @@ def resume(
         reporter: as for `train`.
         fleet: as for `train`; the environments may be elsewhere than before.
         save_every: as for `train`.
+        wandb: as for `train`; a run that was logged there goes on there.
 
     Returns:
         As `train` does.
@@ -136,7 +139,7 @@ def resume(
             raise OptionError(
                 f"{run} has finished its {state['steps']:,} steps; give more of them with --steps to go on."
             )
-        return _train(config, folder, reporter, fleet, save_every, began, _Resumed(place, state, recorded))
+        return _train(config, folder, reporter, fleet, save_every, wandb, began, _Resumed(place, state, recorded))
 
 
 def config_of(run: Path, steps: int | None = None) -> TrainingConfig:
@@ -163,17 +166,19 @@ def _train(
     reporter: Reporter | None,
     fleet: FleetConfig | None,
     save_every: float,
+    wandb: bool,
     began: float,
     resumed: _Resumed | None,
 ) -> TrainingResult:
     fps = check_env(config)
     with (
         closing(as_encoder(config.encoder, config.encoder_options)) as encoder,
+        wandb_run(folder.path, config.to_dict(), STEPS) if wandb else nullcontext() as watched,
         closing(latent_envs(config, encoder, config.n_envs, fleet)) as latents,
         StopSignal() as stop,
     ):
-        run = _Run(config, folder, encoder, latents, fps, reporter or Reporter(), stop, began, save_every, resumed)
-        return run.go()
+        told = reporter or Reporter()
+        return _Run(config, folder, encoder, latents, fps, told, stop, began, save_every, watched, resumed).go()
 
 
 class _Run:
@@ -190,9 +195,10 @@ class _Run:
         stop: StopSignal,
         began: float,
         save_every: float,
+        watched: Any,
         resumed: _Resumed | None,
     ) -> None:
-        self.resumed = resumed
+        self.resumed, self.watched = resumed, watched
         self.earlier_seconds = 0.0
         self.config, self.folder, self.encoder, self.fps = config, folder, encoder.describe(), fps
         self.reporter, self.stop, self.began = reporter, stop, began
@@ -293,7 +299,7 @@ class _Run:
             WriteError: a log cannot be written.
         """
         try:
-            logger = self.logger()
+            logger = open_logger(self.folder, self.model.num_timesteps if self.resumed else None, self.watched)
             self.model.set_logger(logger)
             try:
                 self.model.learn(
@@ -315,20 +321,6 @@ class _Run:
             if isinstance(error, VPTGymError) or is_sound(self.model):
                 raise
             raise self.unsound() from error
-
-    def logger(self) -> Logger:
-        """The two logs; those of a run that goes on keep what belongs to it, and lose what came after its checkpoint."""
-        steps = self.model.num_timesteps
-        lines = self.folder.keep_progress(steps) if self.resumed else ""
-        table = CSVOutputFormat(str(self.folder.progress))
-        if lines:
-            table.file.write(lines)
-            table.keys = next(csv.reader([lines.partition("\n")[0]]))
-        board = TensorBoardOutputFormat(str(self.folder.tensorboard))
-        if self.resumed:
-            board.writer.close()
-            board.writer = SummaryWriter(str(self.folder.tensorboard), purge_step=steps + 1)
-        return Logger(str(self.folder.path), [table, board])
 
     def between_updates(self) -> None:
         """Look whether the head is sound, keep it now and then, and save it about once a minute.

@@ -74,6 +74,7 @@ class PretrainingConfig:
     patience: Annotated[int, _training("validations without a better loss after which it ends", COUNT)] = 10
     seed: Annotated[int, _training("of the order of the recordings and of new heads")] = 0
     workers: Annotated[int, _recordings("0 or 1: read recordings in a process beside the training")] = 1
+    wandb: Annotated[bool, _training("log to Weights & Biases too, under the folder's name")] = False
     device: Annotated[str, _network("cpu, cuda, or auto: a CUDA GPU if there is one")] = "auto"
 
     def __post_init__(self) -> None:

@@ -7,9 +7,10 @@ import logging
 import tempfile
 import warnings
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from torch import Tensor
 
@@ -29,6 +30,7 @@ from vpt_gym.offline.readers.finding import find_recordings
 from vpt_gym.offline.recordings import Recording
 from vpt_gym.offline.spaces import common_space
 from vpt_gym.running.files import write_json
+from vpt_gym.running.watching import wandb_run
 from vpt_gym.weights import VPTHeads, load_heads, resolve, save_checkpoint
 from vpt_gym.weights.files import open_tensor_file
 
@@ -37,7 +39,9 @@ __all__ = ["pretrain"]
 logger = logging.getLogger(__name__)
 
 CONFIG_FILE: Final = "pretraining.json"
-_MAY_CHANGE: Final = ("steps", "patience", "workers", "device", "validate_every")
+STEPS: Final = "trainer/global_step"
+"""What Lightning logs its numbers over, on Weights & Biases."""
+_MAY_CHANGE: Final = ("steps", "patience", "workers", "device", "validate_every", "wandb")
 """Options that a training that goes on may be given anew."""
 
 
@@ -59,6 +63,19 @@ def pretrain(config: PretrainingConfig, objectives: Mapping[str, Objective] | No
     groups = [_recordings(name) for name in config.datasets]
     parts = _common_parts(groups)
     going_on = _claim(config)
+    with wandb_run(config.out, _recorded(config), STEPS) if config.wandb else nullcontext() as watched:
+        _train(config, objectives or {}, groups, parts, going_on, watched)
+    return config.out
+
+
+def _train(
+    config: PretrainingConfig,
+    objectives: Mapping[str, Objective],
+    groups: Sequence[Sequence[Recording]],
+    parts: Parts,
+    going_on: Path | None,
+    watched: Any,
+) -> None:
     import_lightning().seed_everything(config.seed, verbose=False)
     net = load_network(config.source, trainable=True, device="cpu")
     policy = TrunkPolicy(net, parts, _heads(config.source, net.config.hidden_size))
@@ -82,22 +99,27 @@ def pretrain(config: PretrainingConfig, objectives: Mapping[str, Objective] | No
     made = make_objectives(config.objective, policy, pieces["training"][0])
     module = lightning_module(
         policy,
-        {**made, **(objectives or {})},
+        {**made, **objectives},
         pieces,
         steps=config.steps,
         learning_rate=config.learning_rate,
         weight_decay=config.weight_decay,
         warm_up=config.warm_up,
     )
-    _fit(config, module, pieces, going_on)
+    _fit(config, module, pieces, going_on, watched)
     if adapter is not None:
         adapter.merge_and_unload()
     write_curves(config.out / "logs" / "metrics.csv", config.out / "curves.png")
     _publish(config, policy, module)
-    return config.out
 
 
-def _fit(config: PretrainingConfig, module: Pretraining, pieces: Mapping[str, Pieces], going_on: Path | None) -> None:
+def _fit(
+    config: PretrainingConfig,
+    module: Pretraining,
+    pieces: Mapping[str, Pieces],
+    going_on: Path | None,
+    watched: Any,
+) -> None:
     lightning = import_lightning()
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     checkpoints = config.out / "checkpoints"
@@ -112,6 +134,7 @@ def _fit(config: PretrainingConfig, module: Pretraining, pieces: Mapping[str, Pi
     ]
     if "validation" in pieces:
         called.append(callbacks.EarlyStopping("val/loss", patience=config.patience, check_finite=False))
+    logs = [loggers.TensorBoardLogger(config.out, "logs", ""), loggers.CSVLogger(config.out, "logs", "")]
     with warnings.catch_warnings():
         # Lightning's advice on workers, on logging intervals and on resuming in the middle of an epoch, which Loader sees to.
         warnings.filterwarnings("ignore", module="lightning")
@@ -124,7 +147,7 @@ def _fit(config: PretrainingConfig, module: Pretraining, pieces: Mapping[str, Pi
             num_sanity_val_steps=0,
             gradient_clip_val=config.clip,
             log_every_n_steps=10,
-            logger=[loggers.TensorBoardLogger(config.out, "logs", ""), loggers.CSVLogger(config.out, "logs", "")],
+            logger=[*logs, *([loggers.WandbLogger(experiment=watched)] if watched is not None else [])],
             callbacks=called,
             enable_model_summary=False,
         )
@@ -200,10 +223,15 @@ def _heads(source: str, size: int) -> VPTHeads | dict[str, Tensor] | None:
     return load_heads(resolved, size) if any(name.startswith("pi_head") for name in names) else None
 
 
+def _recorded(config: PretrainingConfig) -> dict[str, Any]:
+    values: dict[str, Any] = json.loads(json.dumps(asdict(config), default=str))
+    return values
+
+
 def _claim(config: PretrainingConfig) -> Path | None:
     """The checkpoint to go on from, or None in a new folder."""
     out = config.out
-    values = json.loads(json.dumps(asdict(config), default=str))
+    values = _recorded(config)
     file = out / CONFIG_FILE
     if file.exists():
         there = json.loads(file.read_text(encoding="utf-8"))
