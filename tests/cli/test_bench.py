@@ -63,15 +63,19 @@ def test_an_interrupted_run_says_so_and_exits_130(tmp_path: Path) -> None:
 
 
 def test_wrong_arguments_are_one_sentence_each(capsys: pytest.CaptureFixture[str]) -> None:
-    assert "'half' is none of auto, float32, tf32" in misused(capsys, "--precision", "float32,half")
+    assert "'float32,half' is not a list of any of auto, float32, tf32" in misused(
+        capsys, "--precision", "float32,half"
+    )
     for batch in ("0", "a,b", "1,", "8,-1", ""):
         assert f"{batch!r} is not a list of whole numbers of 1 or more" in misused(capsys, "--batch", batch)
     assert "'0' is not a whole number of 1 or more" in misused(capsys, "--threads", "0")
     assert "'0' is not a number above 0" in misused(capsys, "--seconds", "0")
     assert "'layer' is not KEY=VALUE" in misused(capsys, "--encoder-arg", "layer")
-    assert "--device and --encoder-arg device= are the same option" in misused(capsys, "--encoder-arg", "device=cpu")
-    assert "'3' is too short" in misused(capsys, "--accuracy-steps", "3")
-    assert "'mine' is none of minestudio" in misused(capsys, "--against", "mine")
+    assert "device is given twice" in misused(capsys, "--encoder-arg", "device=cpu")
+    twice = misused(capsys, "--precision", "float32", "--encoder-arg", "precision=float32")
+    assert "are the same option; give one of them" in twice
+    assert "'3' is not 0, or a whole number of 4 or more" in misused(capsys, "--accuracy-steps", "3")
+    assert "'mine' is not a list of any of minestudio" in misused(capsys, "--against", "mine")
 
 
 def test_an_encoders_own_options_reach_it(tmp_path: Path) -> None:
@@ -79,7 +83,7 @@ def test_an_encoders_own_options_reach_it(tmp_path: Path) -> None:
     assert main([*SHORT, "--precision", "float32", "--encoder-arg", "layer=cnn", "--json", str(target)]) == 0
     record = json.loads(target.read_text())
     assert record["encoder"]["options"]["layer"] == "cnn"
-    assert record["arguments"]["encoder_options"] == {"layer": "cnn", "device": "cpu"}
+    assert record["arguments"]["encoder_options"] == {"device": "cpu", "layer": "cnn"}
 
 
 def test_a_registered_encoder_that_is_no_vpt(
