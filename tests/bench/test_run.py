@@ -1,19 +1,20 @@
 from __future__ import annotations
 
-import functools
 import json
 import os
 import signal
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NoReturn
 
+import numpy as np
 import pytest
 import torch
 
 import vpt_gym
 from tests.bench.strangers import Stranger
-from vpt_gym.bench.pictures import load_pictures
+from vpt_gym.bench.pictures import Pictures
 from vpt_gym.bench.plan import Plan
 from vpt_gym.bench.report import heading, tables
 from vpt_gym.bench.run import Bench
@@ -31,17 +32,26 @@ PLAN = Plan(
 )
 
 
-read_once = functools.cache(load_pictures)
-"""Videos take longer to read than all that is measured here."""
+SMALL_SHAPES = ((8, 16), (16, 8), (16, 4))
+"""Convolutions as many as VPT's 2x network is compared with, which take minutes where torch emulates bfloat16."""
 
 
-@pytest.fixture(autouse=True)
-def pictures(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(vpt_gym.bench.run, "load_pictures", read_once)
+def noise(_: object, size: int) -> Pictures:
+    """Frames, in place of videos that take longer to read than all that is measured here."""
+    frames = np.random.default_rng(0).integers(0, 256, (2, 9, size, size, 3), dtype=np.uint8)
+    return Pictures(tuple(frames), "noise")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def small() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(vpt_gym.bench.run, "load_pictures", noise)
+        patch.setattr(vpt_gym.bench.run, "SHAPES", SMALL_SHAPES)
+        yield
 
 
 @pytest.fixture(scope="module")
-def record() -> dict[str, Any]:
+def record(small: None) -> dict[str, Any]:
     bench = Bench(PLAN)
     seen: list[tuple[str, float]] = []
     assert bench.run(lambda what, share: seen.append((what, share)))

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from tests.support.network import SMALL, encoder_of, random_net
 from vpt_gym.encoders.vpt import VPTEncoder
 
-__all__ = ["ScriptedEnv", "lengths_of", "quick_encoder", "scripted"]
+__all__ = ["LENGTHS", "ScriptedEnv", "lengths_of", "quick_encoder", "scripted"]
 
 LENGTHS = (1, 128, 129, 5, 40, 1, 1, 17)
 """Steps of consecutive episodes: one-step ones, and those around the memory's 128 frames."""
