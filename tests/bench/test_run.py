@@ -8,13 +8,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, NoReturn
 
-import numpy as np
 import pytest
 import torch
 
-import vpt_gym
+from tests.bench.quick import quicken
 from tests.bench.strangers import Stranger
-from vpt_gym.bench.pictures import Pictures
 from vpt_gym.bench.plan import Plan
 from vpt_gym.bench.report import heading, tables
 from vpt_gym.bench.run import Bench
@@ -32,21 +30,10 @@ PLAN = Plan(
 )
 
 
-SMALL_SHAPES = ((8, 16), (16, 8), (16, 4))
-"""Convolutions as many as VPT's 2x network is compared with, which take minutes where torch emulates bfloat16."""
-
-
-def noise(_: object, size: int) -> Pictures:
-    """Frames, in place of videos that take longer to read than all that is measured here."""
-    frames = np.random.default_rng(0).integers(0, 256, (2, 9, size, size, 3), dtype=np.uint8)
-    return Pictures(tuple(frames), "noise")
-
-
 @pytest.fixture(scope="module", autouse=True)
 def small() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(vpt_gym.bench.run, "load_pictures", noise)
-        patch.setattr(vpt_gym.bench.run, "SHAPES", SMALL_SHAPES)
+        quicken(patch.setattr)
         yield
 
 

@@ -30,7 +30,7 @@ TOLERANCE = 1e-4
 
 @pytest.fixture(scope="module")
 def encoder() -> VPTEncoder:
-    return quick_encoder()
+    return quick_encoder(blocks=2)
 
 
 def dummy(count: int, **kwargs: Any) -> DummyVecEnv:

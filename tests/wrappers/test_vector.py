@@ -24,13 +24,13 @@ TOLERANCE = 1e-4
 
 @pytest.fixture(scope="module")
 def encoder() -> VPTEncoder:
-    return quick_encoder()
+    return quick_encoder(blocks=2)
 
 
 @cache
 def alone(identity: int, kind: str, steps: int) -> np.ndarray:
     """Latents of the frames that so many steps can show of one environment, by frame number, from the single wrapper."""
-    encoder = quick_encoder() if kind == "quick" else encoder_of(random_net())
+    encoder = quick_encoder(blocks=2) if kind == "quick" else encoder_of(random_net())
     env = vpt_gym.VPTLatentObservation(ScriptedEnv(identity), encoder)
     latents = [env.reset()[0]]
     # A step shows two frames where it ends an episode.
