@@ -41,7 +41,7 @@ def alone(identity: int, encoder: VPTEncoder) -> list[np.ndarray]:
     """Latents of all frames of one environment, by frame number, from the single wrapper."""
     env = vpt_gym.VPTLatentObservation(ScriptedEnv(identity), encoder)
     latents = [env.reset()[0]]
-    while len(latents) <= STEPS + len(LENGTHS):  # a step shows two frames where it ends an episode
+    while len(latents) < STEPS + 2 * len(LENGTHS):  # a step shows two frames where it ends an episode
         latent, _, terminated, truncated, _ = env.step(0)
         latents.append(latent)
         if terminated or truncated:
