@@ -18,7 +18,7 @@ from vpt_gym.cli.arguments import add_command, record_of
 from vpt_gym.cli.terminal import say
 from vpt_gym.errors import VPTGymError
 from vpt_gym.running.files import check_writable, claimed, lock_of, write_json
-from vpt_gym.running.options import Option
+from vpt_gym.running.options import Option, check_options
 
 __all__ = ["add_parser"]
 
@@ -51,6 +51,9 @@ class Output:
         Path | None,
         Option("where the numbers go (default: runs/bench-<date>-<time>/bench.json)", group="output", metavar="FILE"),
     ] = None
+
+    def __post_init__(self) -> None:
+        check_options(self)
 
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
