@@ -6,7 +6,7 @@ PINS ?= requirements/tested.txt
 ARGS ?=
 # Tests side by side, each in one thread; a process takes up to 3 GB. JOBS=0 runs them one after another.
 JOBS ?= 2
-PYTEST = -m pytest -n $(JOBS) --dist loadscope
+PYTEST = -m pytest -n $(JOBS) --dist loadscope --no-loadscope-reorder
 
 # What `make demo` compares, and where it writes. `make demo DEMO="..."` compares something else.
 DEMO ?= VizdoomDefendCenter-v1 --encoders doom:mini random:mini --env-arg frame_skip=4 --steps 16384 --seeds 1 --jobs 2 --no-diagnose

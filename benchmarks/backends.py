@@ -17,9 +17,8 @@ import torch
 from shared import facts, folder, machine_words, markdown, parser, save
 
 from vpt_gym import load_encoder
-from vpt_gym.bench.candidates import of_encoder
+from vpt_gym.bench.candidates import minestudio_network, of_encoder, of_minestudio
 from vpt_gym.bench.limits import SHAPES, convolution, flops_per_frame
-from vpt_gym.bench.minestudio import minestudio_network, of_minestudio
 from vpt_gym.bench.pictures import load_pictures
 from vpt_gym.config import PRESETS
 

@@ -22,13 +22,18 @@ from shared import encoder_words, facts, folder, load, machine_words, markdown, 
 
 from vpt_gym.bench.candidates import frames_in_turn, of_encoder
 from vpt_gym.bench.pictures import Pictures
+from vpt_gym.bench.plan import BATCHES
 from vpt_gym.bench.rounds import summary, take_turns
-from vpt_gym.cli.bench import batches
 from vpt_gym.encoders.protocol import Encoder
 from vpt_gym.running.files import write_atomically
 
 YOUNG_EVERY = 5
 YOUNG_EPISODE = 100
+
+
+def batches(text: str) -> tuple[int, ...]:
+    """`8` or `1,8,64`; each once."""
+    return BATCHES.check("batch", BATCHES.read(text))
 
 
 def main() -> None:

@@ -68,13 +68,10 @@ def probe(inputs: np.ndarray, target: np.ndarray, parts: tuple[np.ndarray, np.nd
     mean, spread = inputs[fitting].mean(axis=0), inputs[fitting].std(axis=0) + 1e-3
     x = (inputs - mean).astype(np.float64) / spread
     middle = target[fitting].mean()
-    width = x.shape[1]
+    gram, moments = x[fitting].T @ x[fitting], x[fitting].T @ (target[fitting] - middle)
     errors = []
     for ridge in RIDGE:
-        # Ridge regression is least squares with a row of sqrt(ridge) for each weight, whose target is zero.
-        a = np.concatenate([x[fitting], np.sqrt(ridge) * np.eye(width)])
-        b = np.concatenate([target[fitting] - middle, np.zeros(width)])
-        weights = np.linalg.lstsq(a, b, rcond=None)[0]
+        weights = np.linalg.solve(gram + ridge * np.eye(len(gram)), moments)
         error = np.abs(x @ weights + middle - target)
         errors.append((error[choosing].mean(), error[scoring].mean()))
     return float(min(errors)[1])

@@ -12,11 +12,27 @@ os.environ["MPLBACKEND"] = "Agg"
 # OpenMP's threads sleep while they wait. Spinning ones make torch ten times slower on a machine with other work to do.
 os.environ["OMP_WAIT_POLICY"] = "passive"
 
+from pathlib import Path
+
 import pytest
 import torch
 
 from tests.support.frames import MinecraftVideos
 from tests.support.minestudio import require_minestudio
+
+LONG = ("test_docs.py", "parity/", "compare/test_run.py", "nn/test_cuda_triton.py", "bench/", "offline/", "training/")
+"""Begun first, in this order: with two workers and whole modules, what is long and comes last leaves one of them idle."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Puts the long modules first; `--no-loadscope-reorder` keeps this order."""
+    folder = Path(__file__).parent
+
+    def place(item: pytest.Item) -> int:
+        name = item.path.relative_to(folder).as_posix()
+        return next((number for number, long in enumerate(LONG) if name.startswith(long)), len(LONG))
+
+    items.sort(key=place)
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

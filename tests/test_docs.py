@@ -27,11 +27,11 @@ ELSEWHERE = {"video_prediction_policy.py"}
 EXAMPLE_ARGUMENTS: dict[str, list[str]] = {
     "single_env.py": ["--episodes", "1"],
     "vector_env.py": ["--num-envs", "2", "--steps", "100"],
-    "sb3_ppo.py": ["--steps", "256", "--n-envs", "2", "--eval-episodes", "1"],
+    "sb3_ppo.py": ["--steps", "128", "--n-envs", "2", "--eval-episodes", "1"],
     "linear_probe.py": ["--episodes", "4"],
     "clone_then_ppo.py": [
-        *("--expert-steps", "128", "--n-envs", "2", "--demonstrations", "4", "--epochs", "2"),
-        *("--steps", "128", "--seeds", "1", "--eval-episodes", "1"),
+        *("--expert-steps", "64", "--n-envs", "1", "--demonstrations", "2", "--epochs", "2"),
+        *("--steps", "64", "--seeds", "1", "--eval-episodes", "1"),
     ],
     "minecraft_finetune.py": [
         *("--encoder", "random:tiny", "--n-envs", "2", "--episode", "12"),
@@ -194,6 +194,13 @@ def test_links_lead_somewhere(page: Path) -> None:
 def test_there_are_examples_and_no_stale_arguments() -> None:
     assert len(EXAMPLES) >= 5
     assert set(EXAMPLE_ARGUMENTS) <= {path.name for path in EXAMPLES}
+
+
+@pytest.mark.parametrize("example", EXAMPLES, ids=_id)
+def test_examples_may_be_imported_by_worker_processes(example: Path) -> None:
+    """Also those that run here without any, to be quick."""
+    *_, last = ast.parse(example.read_text(encoding="utf-8")).body
+    assert ast.unparse(last) == "if __name__ == '__main__':\n    main()"
 
 
 @pytest.mark.parametrize("example", [path for path in EXAMPLES if path.name not in ELSEWHERE], ids=_id)

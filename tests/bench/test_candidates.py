@@ -8,9 +8,16 @@ import pytest
 import torch
 
 from tests.support.network import SMALL, encoder_of, random_net
-from vpt_gym.bench import candidates, minestudio
-from vpt_gym.bench.candidates import Candidate, fill_memory, frames_in_turn, measured_open, of_encoder
-from vpt_gym.bench.minestudio import minestudio_network, of_minestudio
+from vpt_gym.bench import candidates
+from vpt_gym.bench.candidates import (
+    Candidate,
+    fill_memory,
+    frames_in_turn,
+    measured_open,
+    minestudio_network,
+    of_encoder,
+    of_minestudio,
+)
 from vpt_gym.bench.pictures import Pictures
 from vpt_gym.encoders.minestudio.package import check_installed
 from vpt_gym.errors import VPTGymError
@@ -100,4 +107,4 @@ def test_a_missing_minestudio_is_one_sentence_with_a_remedy(monkeypatch: pytest.
     with pytest.raises(VPTGymError, match="not installed; from a clone, run: uv pip install --override"):
         check_installed("--against minestudio")
     with pytest.raises(VPTGymError, match="not installed"):
-        minestudio.minestudio_network(SMALL, CPU)
+        minestudio_network(SMALL, CPU)

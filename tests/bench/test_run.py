@@ -1,9 +1,9 @@
 from __future__ import annotations
 
-import functools
 import json
 import os
 import signal
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NoReturn
@@ -11,9 +11,8 @@ from typing import Any, NoReturn
 import pytest
 import torch
 
-import vpt_gym
+from tests.bench.quick import quicken
 from tests.bench.strangers import Stranger
-from vpt_gym.bench.pictures import load_pictures
 from vpt_gym.bench.plan import Plan
 from vpt_gym.bench.report import heading, tables
 from vpt_gym.bench.run import Bench
@@ -31,17 +30,15 @@ PLAN = Plan(
 )
 
 
-read_once = functools.cache(load_pictures)
-"""Videos take longer to read than all that is measured here."""
-
-
-@pytest.fixture(autouse=True)
-def pictures(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(vpt_gym.bench.run, "load_pictures", read_once)
+@pytest.fixture(scope="module", autouse=True)
+def small() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        quicken(patch.setattr)
+        yield
 
 
 @pytest.fixture(scope="module")
-def record() -> dict[str, Any]:
+def record(small: None) -> dict[str, Any]:
     bench = Bench(PLAN)
     seen: list[tuple[str, float]] = []
     assert bench.run(lambda what, share: seen.append((what, share)))

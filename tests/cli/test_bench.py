@@ -8,13 +8,20 @@ from pathlib import Path
 
 import pytest
 
+from tests.bench.quick import quicken
 from tests.bench.strangers import Stranger
 from vpt_gym.bench import accuracy
 from vpt_gym.cli.main import main
 from vpt_gym.encoders import registry
 from vpt_gym.errors import VPTGymError
 
+ROOT = Path(__file__).parents[2]
 SHORT = ("bench", "--encoder", "random:tiny", "--device", "cpu", "--batch", "2", "--seconds", "0.001", "--threads", "1")
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    quicken(monkeypatch.setattr)
 
 
 def misused(capsys: pytest.CaptureFixture[str], *argv: str) -> str:
@@ -48,12 +55,14 @@ def test_an_interrupted_run_says_so_and_exits_130(tmp_path: Path) -> None:
     target = tmp_path / "bench.json"
     code = (
         "import os, signal, sys\n"
+        "from tests.bench.quick import quicken\n"
         "from vpt_gym.bench.run import Bench\n"
         "from vpt_gym.cli.main import main\n"
+        "quicken()\n"
         "Bench._accuracy = lambda *_: (os.kill(os.getpid(), signal.SIGINT), _[1](0.0))\n"
         f"sys.exit(main({[*SHORT, '--precision', 'float32', '--json', str(target)]}))"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=ROOT)
     assert done.returncode == 130, done.stderr
     assert "INCOMPLETE" in done.stdout
     assert "frames/s" in done.stdout
@@ -63,25 +72,31 @@ def test_an_interrupted_run_says_so_and_exits_130(tmp_path: Path) -> None:
 
 
 def test_wrong_arguments_are_one_sentence_each(capsys: pytest.CaptureFixture[str]) -> None:
-    assert "'half' is none of auto, float32, tf32" in misused(capsys, "--precision", "float32,half")
+    assert "'float32,half' is not a list of any of auto, float32, tf32" in misused(
+        capsys, "--precision", "float32,half"
+    )
     for batch in ("0", "a,b", "1,", "8,-1", ""):
         assert f"{batch!r} is not a list of whole numbers of 1 or more" in misused(capsys, "--batch", batch)
     assert "'0' is not a whole number of 1 or more" in misused(capsys, "--threads", "0")
     assert "'0' is not a number above 0" in misused(capsys, "--seconds", "0")
     assert "'layer' is not KEY=VALUE" in misused(capsys, "--encoder-arg", "layer")
-    assert "--device and --encoder-arg device= are the same option" in misused(capsys, "--encoder-arg", "device=cpu")
-    assert "'3' is too short" in misused(capsys, "--accuracy-steps", "3")
-    assert "'mine' is none of minestudio" in misused(capsys, "--against", "mine")
+    assert "device is given twice" in misused(capsys, "--encoder-arg", "device=cpu")
+    twice = misused(capsys, "--precision", "float32", "--encoder-arg", "precision=float32")
+    assert "are the same option; give one of them" in twice
+    assert "'3' is not 0, or a whole number of 4 or more" in misused(capsys, "--accuracy-steps", "3")
+    assert "'mine' is not a list of any of minestudio" in misused(capsys, "--against", "mine")
 
 
+@pytest.mark.usefixtures("quick")
 def test_an_encoders_own_options_reach_it(tmp_path: Path) -> None:
     target = tmp_path / "bench.json"
     assert main([*SHORT, "--precision", "float32", "--encoder-arg", "layer=cnn", "--json", str(target)]) == 0
     record = json.loads(target.read_text())
     assert record["encoder"]["options"]["layer"] == "cnn"
-    assert record["arguments"]["encoder_options"] == {"layer": "cnn", "device": "cpu"}
+    assert record["arguments"]["encoder_options"] == {"device": "cpu", "layer": "cnn"}
 
 
+@pytest.mark.usefixtures("quick")
 def test_a_registered_encoder_that_is_no_vpt(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -129,6 +144,7 @@ def test_an_encoder_that_is_not_there_leaves_no_folder(
     assert list(tmp_path.glob("runs/*")) == []
 
 
+@pytest.mark.usefixtures("quick")
 def test_a_run_that_breaks_off_leaves_no_half_written_file(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -24,7 +24,7 @@ from vpt_gym.training.folder import RunFolder
 BROKEN = f"{ENV_ID}?odd=reward&odd_from=3"
 SMALL = {
     "steps": 64,
-    "n_envs": 2,
+    "n_envs": 1,  # in the cell's own process: one Python less that imports torch
     "hyperparameters": {"n_steps": 32, "batch_size": 32},
     "eval_episodes": 2,
     "encoder_options": {"layer": "cnn"},
@@ -123,14 +123,14 @@ def started(words: list[str]) -> Iterator[subprocess.Popen[str]]:
 def test_a_matrix_that_is_killed_leaves_no_process_and_goes_on(tmp_path: Path) -> None:
     out = tmp_path / "m"
     first, second = (out / "cells" / "tests.training.pixel_env-Light-v0" / "random-tiny" / f"seed-{n}" for n in (0, 1))
-    with started(command(out, "640")) as process:
+    with started(command(out, "192")) as process:
         wait_for((second / "config.json").exists)
         process.send_signal(signal.SIGKILL)
         assert is_claimed(RunFolder(second).lock)
     assert RunFolder(first).read_config()["status"] == "finished"
     done = (first / "config.json").read_bytes()
     # At once: what was under way may still be saving.
-    again = subprocess.run(command(out, "640"), capture_output=True, text=True, check=False, timeout=300)
+    again = subprocess.run(command(out, "192"), capture_output=True, text=True, check=False, timeout=300)
     assert again.returncode == 0, again.stderr
     assert "[2 of 2]" in again.stdout
     assert "seed 0:" not in again.stdout

@@ -1,6 +1,6 @@
 """Triton's kernels without a GPU: computed by its interpreter, and compiled for GPUs that are not there.
 
-Each file runs in a process of its own, because Triton decides when it is imported whether it interprets, and torch may have
+Each kind runs in a process of its own, because Triton decides when it is imported whether it interprets, and torch may have
 imported it already.
 """
 
@@ -26,12 +26,12 @@ def require_triton() -> None:
         pytest.skip("triton is not installed")
 
 
-@pytest.mark.parametrize(
-    "file", ["kernels_interpreted", "frames_interpreted", "attention_interpreted", "kernels_compiled"]
-)
-def test_kernels(file: str) -> None:
+@pytest.mark.parametrize(("kind", "interpreted"), [("interpreted", "1"), ("compiled", "0")])
+def test_kernels(kind: str, interpreted: str) -> None:
     require_triton()
-    environment = {**os.environ, "TRITON_INTERPRET": "0" if file.endswith("compiled") else "1"}
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(FOLDER / f"{file}.py")]
+    environment = {**os.environ, "TRITON_INTERPRET": interpreted}
+    files = sorted(map(str, FOLDER.glob(f"*_{kind}.py")))
+    assert files
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *files]
     done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT, env=environment)
     assert done.returncode == 0, done.stdout + done.stderr

@@ -125,10 +125,10 @@ def keep(seen: list[Tensor], _module: torch.nn.Module, _given: object, made: Ten
 
 def test_finite_differences() -> None:
     """Every parameter of a network in float64, convolutions and all, where its gradient is largest."""
-    config = VPTConfig(hidden_size=8, heads=2, impala_width=1, dense_size=4, blocks=2, memory=4)
+    config = VPTConfig(hidden_size=8, heads=2, impala_width=1, dense_size=4, blocks=2, memory=4, frame_size=32)
     tensors = {name: value.double() for name, value in random_net(config).state_dict().items()}
     net = VPTNet.from_tensors(config, tensors).requires_grad_()
-    pixels = torch.randint(0, 256, (1, 5, 128, 128, 3), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+    pixels = torch.randint(0, 256, (1, 5, 32, 32, 3), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
     first = torch.tensor([[True, False, False, True, False]])
     weights = torch.randn(5, 8, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import gymnasium as gym
@@ -12,7 +13,7 @@ from torch import Tensor, nn
 from tests.support.network import SMALL, encoder_of, random_net
 from vpt_gym.encoders.vpt import VPTEncoder
 
-__all__ = ["ScriptedEnv", "lengths_of", "quick_encoder", "scripted"]
+__all__ = ["LENGTHS", "ScriptedEnv", "lengths_of", "quick_encoder", "scripted"]
 
 LENGTHS = (1, 128, 129, 5, 40, 1, 1, 17)
 """Steps of consecutive episodes: one-step ones, and those around the memory's 128 frames."""
@@ -117,11 +118,12 @@ class Thumbnails(nn.Module):
         return nn.functional.adaptive_avg_pool2d(x_nchw, 8).flatten(1) @ self.weight.T * 4
 
 
-def quick_encoder(seed: int = 0, **options: str) -> VPTEncoder:
+def quick_encoder(seed: int = 0, *, blocks: int = 4, **options: str) -> VPTEncoder:
     """The whole network but for the convolutions, which see each frame by itself and so have no part in tests of memory.
 
-    Runs thousands of frames a second; the tests of single frames and the long comparison of all wrappers use the real ones.
+    Runs thousands of frames a second; the tests of single frames and a comparison of the wrappers use the real ones. The long
+    comparisons have two blocks, one whose memory sees the convolutions and one whose memory sees a block.
     """
-    net = random_net(SMALL, seed)
+    net = random_net(replace(SMALL, blocks=blocks), seed)
     net.cnn = Thumbnails(SMALL.hidden_size)  # type: ignore[assignment]
     return encoder_of(net, **options)

@@ -14,7 +14,7 @@ import torch
 
 import vpt_gym
 from vpt_gym.bench import accuracy
-from vpt_gym.bench.candidates import Candidate, measured_open, of_encoder
+from vpt_gym.bench.candidates import Candidate, measured_open, minestudio_network, of_encoder, of_minestudio
 from vpt_gym.bench.limits import SHAPES, convolution, count_flops, flops_per_frame
 from vpt_gym.bench.pictures import load_pictures, read_video
 from vpt_gym.bench.plan import Plan
@@ -43,8 +43,8 @@ def check_plan(plan: Plan) -> None:
         from vpt_gym.encoders.minestudio.package import check_installed
 
         check_installed("--against minestudio")
-    for path in plan.videos:
-        read_video(path, 8, most=1)
+    for name in plan.videos:
+        read_video(Path(name), 8, most=1)
 
 
 class Bench:
@@ -68,7 +68,7 @@ class Bench:
         facts, self.device = one.describe(), one.device
         self.candidates = {name: of_encoder(encoder) for name, encoder in self.encoders.items()}
         self.candidates |= _rivals(plan, facts, self.device)
-        self.pictures = load_pictures(plan.videos, one.frame_size)
+        self.pictures = load_pictures([Path(name) for name in plan.videos], one.frame_size)
         self.flops = flops_per_frame(one)
         no_flops = "GFLOP/s: not known, because torch's counter sees no product in this encoder."
         no_choice = "Accuracy: nothing to compare with, because this encoder has no choice of precision."
@@ -76,7 +76,7 @@ class Bench:
             "format": "vpt-gym bench 2",
             "complete": False,
             "date": datetime.now().astimezone().isoformat(timespec="seconds"),
-            "arguments": {**asdict(plan), "videos": [str(path) for path in plan.videos]},
+            "arguments": asdict(plan),
             "versions": versions(),
             "hardware": hardware(self.device),
             "commit": commit(Path(vpt_gym.__file__).parent),
@@ -209,7 +209,5 @@ def _rivals(plan: Plan, facts: dict[str, Any], device: torch.device) -> dict[str
             f"--against {','.join(plan.rivals)} builds MineStudio's network at the sizes of a VPT network, but {plan.encoder} "
             f"is an encoder of the kind {facts['kind']}; leave --against out."
         )
-    from vpt_gym.bench.minestudio import minestudio_network, of_minestudio
-
     network = minestudio_network(VPTConfig(**facts["architecture"]), device)
     return {name: of_minestudio(network, device, autocast=name == "minestudio-bf16") for name in plan.rivals}

@@ -123,7 +123,13 @@ def _looks(declared: Declared) -> dict[str, Any]:
     elif default is MISSING or default is None or default is False:
         ending = ""
     else:
-        shown = "yes" if default is True else "none" if default == () else default
+        shown = (
+            ",".join(map(str, default)) or "none"
+            if isinstance(default, tuple)
+            else "yes"
+            if default is True
+            else default
+        )
         shown = f"{default:,}" if option.kind is COUNT else shown
         ending = f" (default: {shown})"
     words = f"{option.help}{ending}".replace("%", "%%")  # argparse formats it

@@ -57,7 +57,7 @@ def test_a_process_that_never_began_is_a_crash_too(
 
 def test_the_command_line_trains_in_minecraft(minecraft_engine: MinecraftEngine, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "vpt_gym.cli", "train", "vpt_gym/Minecraft-v0", "--encoder", "random:tiny"]
-    options = ["--n-envs", "1", "--steps", "32", "--eval-episodes", "1", "--run", str(tmp_path / "run")]
+    options = ["--n-envs", "1", "--steps", "16", "--eval-episodes", "1", "--run", str(tmp_path / "run")]
     settings = ["--env-arg", "num_empty_frames=1", "--env-arg", "max_episode_steps=8"]
     status, output = minecraft_engine.run([*command, *options, *settings], cwd=Path(__file__).parents[2])
     assert status == 0, output

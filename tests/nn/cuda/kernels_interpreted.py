@@ -64,7 +64,7 @@ def same_moments(moments_nkt: Tensor, x_nhwc: Tensor) -> None:
 
 
 @dtypes
-@pytest.mark.parametrize("shape", [(2, 128, 128), (3, 17, 5)])
+@pytest.mark.parametrize("shape", [(2, 48, 40), (3, 17, 5)])
 def test_frames(dtype: torch.dtype, shape: tuple[int, ...]) -> None:
     """Every value of a byte, divided exactly as on the CPU."""
     frames_nhwc = torch.arange(3 * torch.Size(shape).numel()).remainder(256).to(torch.uint8).view(*shape, 3)

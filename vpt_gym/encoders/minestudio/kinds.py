@@ -91,7 +91,8 @@ class Kind:
     def initial_state(self, entries: Mapping[str, Any]) -> Tree:
         """The state of one row, [1, ...], at the start of an episode under this condition."""
         del entries
-        return self.policy.initial_state(1)
+        state: Tree = self.policy.initial_state(1)
+        return state
 
     def forward(self, seen: dict[str, Tensor], state: Tree, rows: Sequence[Mapping[str, Any]]) -> tuple[Tensor, Tree]:
         """One frame of n rows, inside `computing`.

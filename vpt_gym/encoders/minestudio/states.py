@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Sequence
-from typing import Any
+from typing import Any, TypeAlias, cast
 
 import torch
 from torch import Tensor
@@ -12,8 +12,8 @@ from vpt_gym.errors import VPTGymError
 
 __all__ = ["Tree", "copied", "join", "signature", "split"]
 
-Tree = Any
-"""None, a tensor with rows on axis 0, or a list, tuple or dict of trees: what MineStudio's `recursive_tensor_op` walks over."""
+Tree: TypeAlias = "Tensor | list[Tree] | tuple[Tree, ...] | dict[Any, Tree] | None"
+"""A tensor has rows on axis 0. It is what MineStudio's `recursive_tensor_op` walks over."""
 
 
 def signature(tree: Tree) -> Hashable:
@@ -31,13 +31,13 @@ def signature(tree: Tree) -> Hashable:
 
 def join(trees: Sequence[Tree]) -> Tree:
     """One tree of all rows from trees of one signature; fresh tensors."""
-    first = trees[0]
+    first, alike = trees[0], cast("Sequence[Any]", trees)  # of one signature: what holds for the first holds for all
     if isinstance(first, Tensor):
-        return torch.cat(list(trees))
+        return torch.cat(list(alike))
     if isinstance(first, dict):
-        return {key: join([tree[key] for tree in trees]) for key in first}
+        return {key: join([tree[key] for tree in alike]) for key in first}
     if isinstance(first, (list, tuple)):
-        return type(first)(join(values) for values in zip(*trees, strict=True))
+        return type(first)(join(values) for values in zip(*alike, strict=True))
     return None
 
 
