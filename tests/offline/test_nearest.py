@@ -146,7 +146,7 @@ def test_a_picture_is_found_by_the_history_that_it_is_seen_with(
         Image.fromarray(frame).save(file)
     history = [argument for file in files for argument in ("--frame", str(file))]
     sheet = tmp_path / "sheet.png"
-    assert main(["nearest", str(data), *history, "--at", "0:5", "--k", "3", "--out", str(sheet)]) == 0
+    assert main(["nearest", str(data), *history, "--at", "0:5", "--k", "3", "--apart", "1", "--out", str(sheet)]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[4] == "3.png"
     place, distance, name = lines[5].split()
