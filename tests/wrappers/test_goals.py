@@ -16,9 +16,10 @@ import vpt_gym
 from tests.offline.material import small_encoder
 from tests.support.diffusion import save_clip
 from vpt_gym.encoders.text import embed_goal, text_tower
-from vpt_gym.errors import ObservationError, OptionError
+from vpt_gym.errors import ObservationError, OptionError, WeightsError
 from vpt_gym.heads import DiffusionPolicy
 from vpt_gym.latents import latent_box
+from vpt_gym.sb3 import make_latent_vec_env
 from vpt_gym.training.scaling import scaled
 
 WORDS = ("turn to the monster", "run")
@@ -37,7 +38,7 @@ class Missions(gym.Env[Any, Any]):
 
     def _seen(self) -> dict[str, Any]:
         words = WORDS[self.episode % 2] if self.said is None else self.said
-        return {"screen": np.full((36, 64, 3), 10 * self.steps, np.uint8), "mission": words}
+        return {"screen": np.full((36, 64, 3), 100 + 10 * self.steps, np.uint8), "mission": words}
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         super().reset(seed=seed)
@@ -109,7 +110,7 @@ def test_gymnasiums_vector_environments(clip: str, goals: list[np.ndarray]) -> N
 def test_many_environments_and_the_heads_on_them(clip: str, goals: list[np.ndarray], n_envs: int) -> None:
     """Texts cross to the encoder's process, an ended episode's last goal is its own, and SB3 and a DiffusionPolicy act."""
     encoder = small_encoder()
-    venv = vpt_gym.make_latent_vec_env(Missions, n_envs, encoder=encoder, goal_key="mission", clip=clip)
+    venv = make_latent_vec_env(Missions, n_envs, encoder=encoder, goal_key="mission", clip=clip)
     try:
         observations = venv.reset()
         for _ in range(3):
@@ -141,7 +142,7 @@ def test_refused(clip: str, tmp_path: Path) -> None:
         wrapped(clip=clip)
     with pytest.raises(OptionError, match="give one of them"):
         wrapped(goal="run", goal_key="mission", clip=clip)
-    with pytest.raises(vpt_gym.WeightsError, match="nowhere"):
+    with pytest.raises(WeightsError, match="nowhere"):
         wrapped(goal="run", clip=str(tmp_path / "nowhere"))
     with pytest.raises(OptionError, match=r"A goal of \d+ tokens is longer than the 77"):
         wrapped(goal="go on " * 30, clip=clip)
