@@ -1,4 +1,4 @@
-"""Checks of numbers that users hand in, each with the sentence that says what was expected."""
+"""Checks of what users hand in, numbers for the most part, each with the sentence that says what was expected."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from numbers import Integral, Real
 
 from vpt_gym.errors import OptionError
 
-__all__ = ["check_count", "is_between", "is_count", "is_whole"]
+__all__ = ["check_count", "check_goal", "is_between", "is_count", "is_whole"]
 
 
 def is_whole(value: object) -> bool:
@@ -40,3 +40,13 @@ def check_count(name: str, value: object) -> int:
     if not isinstance(value, Integral) or not is_count(value):
         raise OptionError(f"{name} must be a positive whole number, not {value!r}.")
     return int(value)
+
+
+def check_goal(goal: str | None, goal_key: str | None, clip: str | None) -> None:
+    """Raises OptionError unless a goal is told, or read in observations, or neither; and a CLIP is named only with one."""
+    if goal is not None and goal_key is not None:
+        raise OptionError(
+            "goal tells one goal for all episodes, and goal_key reads it in observations; give one of them."
+        )
+    if clip is not None and goal is None and goal_key is None:
+        raise OptionError("clip is given, and is of use with goal or goal_key alone; give that too, or leave it out.")

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from tests.offline.material import noise, require_offline, small_encoder, write_episode, write_film, write_latents
+from vpt_gym.cli.main import main
 from vpt_gym.errors import OptionError, RecordingError
 
 require_offline()
 
 from vpt_gym.offline import LatentDataset, encode, nearest, neighbours  # noqa: E402 - needs the extra
 from vpt_gym.offline.neighbours import Moment  # noqa: E402
+from vpt_gym.offline.pictures import latent_of_pictures, read_picture  # noqa: E402
 from vpt_gym.offline.sheet import contact_sheet, pictures_of  # noqa: E402
 
 
@@ -120,6 +124,69 @@ def test_the_contact_sheet_shows_the_frames(tmp_path: Path) -> None:
         write_film(film, frames[0][::-1])
         with pytest.raises(RecordingError, match=r"put the\s+original back"):
             pictures_of(dataset, moments)
+
+
+@pytest.fixture(scope="module")
+def played(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, np.ndarray]:
+    """A dataset of an encoder that can be loaded again, and the frames [9, H, W, 3] of its second recording."""
+    folder = tmp_path_factory.mktemp("played")
+    frames = [noise(9, seed=1), noise(9, seed=2)]
+    for place, each in enumerate(frames):
+        write_episode(folder / f"{place}.npz", each)
+    encode(sorted(folder.glob("*.npz")), folder / "latents", "random:tiny?seed=3")
+    return folder / "latents", frames[1]
+
+
+def test_a_picture_is_found_by_the_history_that_it_is_seen_with(
+    played: tuple[Path, np.ndarray], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data, frames = played
+    files = [tmp_path / f"{place}.png" for place in range(4)]
+    for file, frame in zip(files, frames, strict=False):
+        Image.fromarray(frame).save(file)
+    history = [argument for file in files for argument in ("--frame", str(file))]
+    sheet = tmp_path / "sheet.png"
+    assert main(["nearest", str(data), *history, "--at", "0:5", "--k", "3", "--apart", "1", "--out", str(sheet)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[4] == "3.png"
+    place, distance, name = lines[5].split()
+    assert (place, name) == ("1:3", "1.npz")
+    assert float(distance) < 1e-3, "the latent is the dataset's own"
+    with Image.open(sheet) as picture:
+        width, height = picture.size
+    assert width > 1.5 * height, "two rows of one that was looked for and three that were found"
+
+    with LatentDataset(data) as dataset:
+        pictures = [read_picture(file) for file in files]
+        itself, alone = (latent_of_pictures(dataset, each) for each in (pictures, pictures[-1:]))
+        np.testing.assert_allclose(itself, dataset.read(1, ["latents"], 3, 4)[0][0], atol=1e-4)
+        assert np.abs(alone - itself).max() > 1e-3, "without its history a picture has another latent"
+        again = latent_of_pictures(dataset, pictures, encoder="random:tiny?seed=3")
+        np.testing.assert_array_equal(again, itself)
+
+
+def test_pictures_that_are_refused(
+    played: tuple[Path, np.ndarray], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data, frames = played
+    good, text, cut = tmp_path / "good.jpg", tmp_path / "text.png", tmp_path / "cut.png"
+    Image.fromarray(frames[0]).convert("L").save(good)
+    text.write_text("no picture")
+    Image.fromarray(frames[0]).save(cut)
+    cut.write_bytes(cut.read_bytes()[:200])
+    assert main(["nearest", str(data), "--frame", str(good)]) == 0, "grey is a picture too"
+    for given, said in (
+        ([tmp_path / "none.png"], "none.png is not there"),
+        ([text], "text.png is not a picture"),
+        ([cut], "cut.png is not a picture"),
+        ([good, "--encoder", "random:tiny"], r"random:tiny is not the encoder that .*latents was made with"),
+    ):
+        capsys.readouterr()
+        assert main(["nearest", str(data), "--frame", *map(str, given)]) == 1
+        assert re.search(said, " ".join(capsys.readouterr().err.split()))
+    for arguments in ([], ["--at", "0:0", "--encoder", "random:tiny"]):
+        with pytest.raises(SystemExit, match="2"):
+            main(["nearest", str(data), *arguments])
 
 
 def test_refused(data: Path) -> None:

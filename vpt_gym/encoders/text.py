@@ -23,6 +23,9 @@ __all__ = ["CLIP", "TextTower", "check_text", "embed_goal", "text_tower"]
 CLIP: Final = "openai/clip-vit-base-patch32"
 """The text tower of Video Prediction Policy: CLIP's ViT-B/32, of which a text is 512 numbers."""
 
+GOALS_KEPT: Final = 4096
+"""Goals whose vectors are kept, so that equal ones are embedded once."""
+
 
 def check_text(text: object, owner: str) -> str:
     """Hands back a text.
@@ -44,6 +47,7 @@ class TextTower:
         source: what messages call it.
         longest: tokens that it has positions for.
         width: numbers of a token that comes out.
+        goal_size: numbers of a goal.
         digest: sha256, in hex, of its tensors.
     """
 
@@ -64,7 +68,9 @@ class TextTower:
         self.tokenizer: Any = transformers.CLIPTokenizer.from_pretrained(tokenizer_folder, local_files_only=True)
         self.longest = int(model.config.max_position_embeddings)
         self.width = int(model.config.hidden_size)
+        self.goal_size = int(model.config.projection_dim)
         self.digest = digest_of(self.model.state_dict())
+        self._embedded = lru_cache(maxsize=GOALS_KEPT)(self._embed)
 
     def tokens(self, text: str, length: int, *, masked: bool) -> Tensor:
         """float32 [1, L, width], the last hidden states.
@@ -78,11 +84,20 @@ class TextTower:
         return hidden_bld
 
     def goal(self, text: str) -> npt.NDArray[np.float32]:
-        """float32 [projection_dim]: the text where CLIP compares it with pictures.
+        """float32 [goal_size]: the text where CLIP compares it with pictures; equal texts are embedded once.
 
         Raises:
-            OptionError: the tower has no projection to there.
+            OptionError: the tower has no projection to there, or the text is longer than it reads.
         """
+        return self._embedded(text).copy()
+
+    def _embed(self, text: str) -> npt.NDArray[np.float32]:
+        count = len(self.tokenizer(text)["input_ids"])
+        if count > self.longest:
+            raise OptionError(
+                f"A goal of {count} tokens is longer than the {self.longest} that {self.source!r} reads, and would be cut off: "
+                f"say {text!r:.60} in fewer words."
+            )
         out = self._run(text, self.longest, masked=True)
         if "text_embeds" not in out:
             raise OptionError(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -14,9 +15,16 @@ from vpt_gym.offline.dataset import LatentDataset
 from vpt_gym.offline.neighbours import Moment
 from vpt_gym.offline.readers import find_recordings
 
-__all__ = ["contact_sheet", "pictures_of"]
+__all__ = ["Named", "contact_sheet", "pictures_of"]
 
 Picture = npt.NDArray[np.uint8]
+
+
+class Named(NamedTuple):
+    """A picture that is of no dataset, and what it is called."""
+
+    name: str
+    picture: Picture
 
 
 def pictures_of(dataset: LatentDataset, moments: Sequence[Moment]) -> list[Picture]:
@@ -46,21 +54,25 @@ def pictures_of(dataset: LatentDataset, moments: Sequence[Moment]) -> list[Pictu
 
 
 def contact_sheet(
-    dataset: LatentDataset, looked_for: Sequence[Moment], found: Sequence[Sequence[Moment]], target: Path
+    dataset: LatentDataset, looked_for: Sequence[Moment | Named], found: Sequence[Sequence[Moment]], target: Path
 ) -> None:
-    """Writes a picture with a row for each moment that was looked for: itself, then those that were found.
+    """Writes a picture with a row for each moment or picture that was looked for: itself, then those that were found.
 
     Raises:
         RecordingError: as `pictures_of`.
     """
-    rows = [[query, *moments] for query, moments in zip(looked_for, found, strict=True)]
-    pictures = iter(pictures_of(dataset, [moment for row in rows for moment in row]))
+    inside = [query for query in looked_for if isinstance(query, Moment)]
+    pictures = iter(pictures_of(dataset, [*inside, *(moment for row in found for moment in row)]))
+    heads = [query if isinstance(query, Named) else Named(_place(query), next(pictures)) for query in looked_for]
     sheet = []
-    for row in rows:
-        words = [f"{moment.episode}:{moment.frame}  {moment.distance:.3g}" for moment in row]
-        words[0] = f"{row[0].episode}:{row[0].frame} looked for"
-        sheet.append([(line, next(pictures)) for line in words])
+    for head, row in zip(heads, found, strict=True):
+        words = [f"{_place(moment)}  {moment.distance:.3g}" for moment in row]
+        sheet.append([(f"{head.name} looked for", head.picture), *((line, next(pictures)) for line in words)])
     draw_moments(sheet, target)
+
+
+def _place(moment: Moment) -> str:
+    return f"{moment.episode}:{moment.frame}"
 
 
 def _raise(name: str, error: RecordingError) -> None:

@@ -40,6 +40,9 @@ def make_latent_vec_env(
     vec_env_kwargs: dict[str, Any] | None = None,
     monitor_dir: str | None = None,
     overlap: bool = False,
+    goal: str | None = None,
+    goal_key: str | None = None,
+    clip: str | None = None,
 ) -> VecVPTLatent:
     """Makes `n_envs` environments, each in a process of its own, and one encoder for all of them.
 
@@ -61,7 +64,7 @@ def make_latent_vec_env(
         vec_env_cls: another kind of VecEnv, such as SB3's SubprocVecEnv.
         vec_env_kwargs: keyword arguments of the VecEnv, such as `{"deadline": 30.0}`.
         monitor_dir: folder for SB3's Monitor to write episode returns to; each environment has a Monitor in any case.
-        overlap: as for `VecVPTLatent`.
+        overlap: as for `VecVPTLatent`, and so are `goal`, `goal_key` and `clip`.
 
     Raises:
         ObservationError: as for `VecVPTLatent`.
@@ -86,6 +89,7 @@ def make_latent_vec_env(
         vec_env_cls = DummyVecEnv if one_here else FLEETS[fleet or "processes"]
     # A string is no list of keys: ResizeFrame refuses it, in a sentence.
     crossing = keep if isinstance(keep, str) else tuple(dict.fromkeys((*keep, *loaded.also_reads)))
+    texts = {"texts": (goal_key,)} if goal_key is not None else {}
     venv = make_vec_env(
         env_id,
         n_envs=n_envs,
@@ -95,10 +99,19 @@ def make_latent_vec_env(
         vec_env_kwargs=vec_env_kwargs,
         monitor_dir=monitor_dir,
         wrapper_class=ResizeFrame,
-        wrapper_kwargs={"image_key": image_key, "keep": crossing, "size": loaded.frame_size},
+        wrapper_kwargs={"image_key": image_key, "keep": crossing, "size": loaded.frame_size, **texts},
     )
     try:
-        return VecVPTLatent(venv, loaded, image_key=image_key, keep=keep, overlap=overlap)
+        return VecVPTLatent(
+            venv,
+            loaded,
+            image_key=image_key,
+            keep=keep,
+            overlap=overlap,
+            goal=goal,
+            goal_key=goal_key,
+            clip=clip,
+        )
     except BaseException:
         # The workers are processes: they must not outlive the failure.
         venv.close()

@@ -28,6 +28,7 @@ from vpt_gym.training.config import TrainingConfig
 from vpt_gym.training.folder import RunFolder
 from vpt_gym.training.pixels import IMAGE, extractor, frame_space
 from vpt_gym.training.scaling import read_pickled_scaling, read_scaling, scaled
+from vpt_gym.wrappers.goals import GOAL, GoalSpace
 
 __all__ = [
     "blank_envs",
@@ -127,6 +128,8 @@ def check_algorithm(
     if config.keep:
         assert isinstance(observation_space, spaces.Dict)
         entries |= {key: observation_space[key] for key in config.keep}
+    if config.goal is not None or config.goal_key is not None:
+        entries[GOAL] = GoalSpace(2)
     if entries:
         space = spaces.Dict({"latent": space, **entries})
     blank = blank_envs(space, action_space, config.n_envs)
@@ -196,7 +199,7 @@ def _policy(config: TrainingConfig, algorithm: type[BaseAlgorithm], venv: VecEnv
         if name.startswith(wanted):
             return name
     raise OptionError(
-        f"{algorithm.__name__} has no policy for Dict observations; leave --keep out, or use another --algo."
+        f"{algorithm.__name__} has no policy for Dict observations; leave --keep and --goal out, or use another --algo."
     )
 
 

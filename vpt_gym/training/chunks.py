@@ -34,8 +34,10 @@ class Told:
 
     def predict(self, observation: Any, *rest: Any, **named: Any) -> Any:
         """Actions, as the policy's own, for latents [N, D]."""
-        goals = np.broadcast_to(self.goal, (len(observation), len(self.goal)))
-        return self.policy.predict({"latent": observation, "goal": goals}, *rest, **named)
+        # A run with goals of its own gives them beside the latent; this one stands in their place.
+        latents = observation["latent"] if isinstance(observation, dict) else observation
+        goals = np.broadcast_to(self.goal, (len(latents), len(self.goal)))
+        return self.policy.predict({"latent": latents, "goal": goals}, *rest, **named)
 
 
 def load_diffusion(config: EvaluationConfig, venv: VecEnv, encoder: Encoder) -> DiffusionPolicy | Told:

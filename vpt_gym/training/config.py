@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Final
 
+from vpt_gym.checks import check_goal
 from vpt_gym.config import PRECISIONS
 from vpt_gym.errors import OptionError, VPTGymError
 from vpt_gym.running.options import (
@@ -24,6 +25,9 @@ from vpt_gym.running.options import (
 )
 
 __all__ = ["ALGORITHMS", "ENCODER_OPTIONS", "Algorithm", "EvaluationConfig", "FleetConfig", "TrainingConfig"]
+
+ADDED: Final = frozenset({"goal", "goal_key", "clip"})
+"""What older runs do not record, since they had none of it: the defaults."""
 
 SEEDS: Final = 2**32
 """NumPy's global generator, which Stable-Baselines3 seeds, takes seeds below this."""
@@ -143,6 +147,20 @@ class TrainingConfig:
         tuple[str, ...],
         _environment("other keys of a Dict observation that the head sees beside the latent", metavar="KEY"),
     ] = ()
+    goal: Annotated[
+        str | None,
+        _environment("what is wanted, in words, which the head is told beside the latent", metavar="WORDS"),
+    ] = None
+    goal_key: Annotated[
+        str | None,
+        _environment("an entry of a Dict observation that says the goal, a Text, in place of --goal", metavar="KEY"),
+    ] = None
+    clip: Annotated[
+        str | None,
+        _environment(
+            "a folder or hub repository with the CLIP that embeds goals (default: the paper's)", metavar="PLACE"
+        ),
+    ] = None
     pixels: Annotated[
         str,
         _learning(
@@ -184,6 +202,7 @@ class TrainingConfig:
     def __post_init__(self) -> None:
         check_options(self)
         check_seed(self.seed)
+        check_goal(self.goal, self.goal_key, self.clip)
         self._check_algorithm()
         rollout, batch = self.rollout_steps, self.resolved.get("batch_size")
         if self.algorithm.on_policy and isinstance(batch, int) and rollout % batch:
@@ -251,7 +270,7 @@ class TrainingConfig:
             VPTGymError: a key is missing or unknown (another version of vpt_gym wrote it), or a value is out of range.
         """
         names = {f.name for f in fields(cls)}
-        if set(values) != names:
+        if not names - ADDED <= set(values) <= names:
             odd = ", ".join(sorted(names ^ set(values)))
             raise VPTGymError(
                 f"The run's config does not hold exactly the keys of this vpt_gym (it differs in: {odd}); "

@@ -15,6 +15,7 @@ from vpt_gym.rollout.make import make_latent_vec_env
 from vpt_gym.training.algorithms import check_algorithm
 from vpt_gym.training.config import ALGORITHMS, FleetConfig, TrainingConfig
 from vpt_gym.training.pixels import IMAGE, maker
+from vpt_gym.wrappers.goals import goals_of
 from vpt_gym.wrappers.observations import check_keep
 from vpt_gym.wrappers.sb3 import VecVPTLatent
 
@@ -58,6 +59,9 @@ def check_env(config: TrainingConfig) -> float:
     # What the workers would find out, each with a traceback of its own.
     find_frames(observation_space, config.image_key, owner=config.env_id)
     check_keep(observation_space, config.keep, config.env_id)
+    goals = goals_of(config.goal, config.goal_key, config.clip)
+    if goals is not None:
+        goals.check(observation_space, config.env_id)
     able, kind = config.algorithm.action_spaces, type(action_space).__name__
     if able and kind not in able:
         others = [name for name, algorithm in ALGORITHMS.items() if kind in algorithm.action_spaces]
@@ -81,7 +85,8 @@ def latent_envs(
     env_id: str | Callable[..., gym.Env[Any, Any]] = config.env_id
     image_key, keep = config.image_key, config.keep
     if config.pixels != "none":
-        env_id = maker(config.env_id, encoder.frame_size, image_key, (*keep, *encoder.also_reads))
+        texts = () if config.goal_key is None else (config.goal_key,)
+        env_id = maker(config.env_id, encoder.frame_size, image_key, (*keep, *encoder.also_reads), texts)
         image_key, keep = IMAGE, (IMAGE, *keep)
     fleet = fleet or FleetConfig()
     return make_latent_vec_env(
@@ -94,6 +99,9 @@ def latent_envs(
         fleet=fleet.fleet,
         vec_env_kwargs=fleet.vec_env_kwargs,
         overlap=fleet.overlap,
+        goal=config.goal,
+        goal_key=config.goal_key,
+        clip=config.clip,
     )
 
 

@@ -42,7 +42,7 @@ def extractor(kind: str) -> dict[str, Any]:
     }
 
 
-def maker(env_id: str, size: int, image_key: str | None, keep: tuple[str, ...]) -> Any:
+def maker(env_id: str, size: int, image_key: str | None, keep: tuple[str, ...], texts: tuple[str, ...] = ()) -> Any:
     """What makes the environment with its frame resized and under `image`, in whatever process it is called in.
 
     Raises:
@@ -50,12 +50,14 @@ def maker(env_id: str, size: int, image_key: str | None, keep: tuple[str, ...]) 
     """
     if IMAGE in keep:
         raise OptionError(f"{env_id}: with --pixels the frame itself is {IMAGE!r}; leave it out of --keep.")
-    return partial(_make, env_id, size, image_key, keep)
+    return partial(_make, env_id, size, image_key, keep, texts)
 
 
-def _make(env_id: str, size: int, image_key: str | None, keep: tuple[str, ...], **env_kwargs: Any) -> Any:
+def _make(
+    env_id: str, size: int, image_key: str | None, keep: tuple[str, ...], texts: tuple[str, ...], **env_kwargs: Any
+) -> Any:
     env = gym.make(qualified_id(env_id), **env_kwargs)
-    return _NamedFrame(ResizeFrame(env, image_key=image_key, keep=keep, size=size), size, keep)
+    return _NamedFrame(ResizeFrame(env, image_key=image_key, keep=keep, size=size, texts=texts), size, (*keep, *texts))
 
 
 class _NamedFrame(gym.ObservationWrapper[Any, Any, Any]):

@@ -18,6 +18,7 @@ from stable_baselines3.common.vec_env import VecEnv, VecNormalize
 
 from vpt_gym.errors import VPTGymError
 from vpt_gym.running.files import write_json
+from vpt_gym.wrappers.goals import GoalSpace
 
 __all__ = ["read_pickled_scaling", "read_scaling", "scaled", "scaling_values", "write_scaling"]
 
@@ -30,7 +31,7 @@ LATENT: Final = "latent"
 
 def scaled(venv: VecEnv, *, gamma: float, observations: bool = True) -> VecNormalize:
     """VecNormalize around environments of latents: the latent and the kept entries that are numbers, a Box each, are scaled;
-    pictures, which the policy scales itself, are not.
+    pictures, which the policy scales itself, and embedded goals are not.
 
     Args:
         venv: the environments.
@@ -44,7 +45,11 @@ def _scaled_keys(venv: VecEnv, observations: bool) -> list[str] | None:
     space = venv.observation_space
     if not observations or not isinstance(space, spaces.Dict):
         return None
-    return [key for key, entry in space.spaces.items() if isinstance(entry, spaces.Box) and not is_image_space(entry)]
+    return [key for key, entry in space.spaces.items() if _is_scaled(entry)]
+
+
+def _is_scaled(entry: spaces.Space[Any]) -> bool:
+    return isinstance(entry, spaces.Box) and not isinstance(entry, GoalSpace) and not is_image_space(entry)
 
 
 def scaling_values(venv: VecNormalize) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from typing import Any, Final
 import gymnasium as gym
 import numpy as np
 import numpy.typing as npt
+import torch
 from gymnasium.vector.utils import batch_space
 from torch import Tensor
 
@@ -16,6 +17,7 @@ from vpt_gym.encoders.protocol import Encoder, Frames
 from vpt_gym.errors import ObservationError, OptionError
 from vpt_gym.frames import find_frames
 from vpt_gym.wrappers.chain import refuse_stack
+from vpt_gym.wrappers.goals import GOAL, Goals
 from vpt_gym.wrappers.oddities import FirstLook, Overwritten
 
 __all__ = [
@@ -76,9 +78,11 @@ class LatentObservations:
         keep: of the observation.
         owner: what messages call the environment.
         to: `numpy` or `torch`.
+        goals: what is wanted, to stand beside the latent; None for nothing.
 
     Attributes:
-        space: observation space of one wrapped environment: the latent's, or with `keep` a Dict of it and the kept entries.
+        space: observation space of one wrapped environment: the latent's, or with `keep` or goals a Dict of it, the kept
+            entries and the goal.
     """
 
     def __init__(
@@ -90,6 +94,7 @@ class LatentObservations:
         keep: Sequence[str],
         owner: str,
         to: str = "numpy",
+        goals: Goals | None = None,
     ) -> None:
         if to not in HANDED_OUT_AS:
             raise OptionError(f"to must be one of {', '.join(HANDED_OUT_AS)}, not {to!r}.")
@@ -100,19 +105,29 @@ class LatentObservations:
         self._first_look, self._overwritten = FirstLook(owner), Overwritten(owner)
         self._keep = check_keep(space, keep, owner)
         self._also = check_also(space, encoder.also_reads, owner)
-        self.space: gym.Space[Any] = encoder.latent_space
+        self._goals = goals
+        beside: dict[str, gym.Space[Any]] = {}
         if self._keep:
             assert isinstance(space, gym.spaces.Dict)
             # Copies: VecNormalize writes into the Dict of what it wraps.
-            entries = {key: copy.deepcopy(space[key]) for key in self._keep}
-            self.space = gym.spaces.Dict({LATENT: encoder.latent_space, **entries})
+            beside = {key: copy.deepcopy(space[key]) for key in self._keep}
+        if goals is not None:
+            goals.check(space, owner)
+            if GOAL in self._keep:
+                raise ObservationError(
+                    f"{owner}: keep={GOAL!r} would take the goal's own key; rename that entry first."
+                )
+            beside[GOAL] = goals.space
+        self.space: gym.Space[Any] = encoder.latent_space
+        if beside:
+            self.space = gym.spaces.Dict({LATENT: encoder.latent_space, **beside})
 
     def batched(self, given: gym.Space[Any], rows: int) -> gym.Space[Any]:
         """The space of so many wrapped environments, where `given` is theirs: rows of kept entries may differ in bounds."""
         space = batch_space(self.space, rows)
         if isinstance(space, gym.spaces.Dict) and isinstance(given, gym.spaces.Dict):
             kept_entries = {key: copy.deepcopy(given[key]) for key in self._keep}
-            return gym.spaces.Dict({LATENT: space[LATENT], **kept_entries})
+            return gym.spaces.Dict({**space.spaces, **kept_entries})
         return space
 
     def seen(self, observations: Any, rows: int) -> Seen:
@@ -164,20 +179,30 @@ class LatentObservations:
 
     def _check_whole(self, observation: Any) -> None:
         # Before anything is encoded: a refused observation must not have moved the memory.
-        wanted = (*self._keep, *self._also)
+        goal_key = self._goals.key if self._goals is not None else None
+        wanted = (*self._keep, *self._also, *([] if goal_key is None else [goal_key]))
         missing = [key for key in wanted if not isinstance(observation, Mapping) or key not in observation]
         if missing:
-            reader = "keep= asks for" if missing[0] in self._keep else "the encoder reads"
+            reader = "keep= asks for" if missing[0] in self._keep else "the encoder or the goal reads"
             raise ObservationError(
                 f"{self.owner}: the observation lacks {', '.join(map(repr, missing))}, which its space promises and {reader}; "
                 "make the environment keep to its space."
             )
 
     def join(self, latents: Latents, observations: Any) -> Any:
-        """Latents and what is kept of the observations, both batched or both of one environment; copies what is kept."""
-        if not self._keep:
+        """Latents, what is kept of the observations and their goals, all batched or all of one environment; copies."""
+        if not self._keep and self._goals is None:
             return latents
-        return {LATENT: latents, **{key: kept(observations[key]) for key in self._keep}}
+        joined = {LATENT: latents, **{key: kept(observations[key]) for key in self._keep}}
+        if self._goals is not None:
+            one = latents.ndim == 1
+            goals = (
+                self._goals.of(observations, self.owner)
+                if one
+                else self._goals.of_rows(observations, len(latents), self.owner)
+            )
+            joined[GOAL] = torch.from_numpy(goals).to(latents.device) if isinstance(latents, Tensor) else goals
+        return joined
 
 
 def kept(values: Any) -> Any:

@@ -18,6 +18,7 @@ from torch import Tensor
 from vpt_gym.encoders import Encoder, Stream, as_encoder
 from vpt_gym.errors import NonFiniteLatent, ObservationError, OptionError, ResetNeeded
 from vpt_gym.wrappers.chain import check_kind, layers
+from vpt_gym.wrappers.goals import goals_of
 from vpt_gym.wrappers.observations import LatentObservations, Latents, Seen, image_of, refuse_latents, some
 
 __all__ = ["VecVPTLatent"]
@@ -59,12 +60,15 @@ class VecVPTLatent(VecEnvWrapper):
         keep: keys of a Dict observation to hand on beside the latent; the observation is then a Dict with `latent` and these
             (use SB3's MultiInputPolicy).
         encoder_options: keyword arguments of `load_encoder`, when `encoder` is a source string.
+        goal: what is wanted, in words, embedded once by CLIP's text tower and handed on beside the latent as `goal`.
+        goal_key: of a Text entry at the top of a Dict observation that says the goal, in place of `goal`.
+        clip: a folder or hub repository with the CLIP that embeds goals; None for the paper's.
         overlap: encode the frames that are there while slow environments still step, when the wait is longer than that takes. A
             step then costs little more than the slower of the two. Which frames go through the network together follows from
             time and changes latents by rounding, so that two runs are no longer the same to the last digit. Takes a VecEnv that
             hands over steps as they arrive: one of `vpt_gym.rollout`.
 
-    Observations are float32 [N, latent_size], or with `keep` a Dict `{"latent": ..., ...}`; fresh arrays every time.
+    Observations are float32 [N, latent_size], or with `keep` or a goal a Dict `{"latent": ..., ...}`; fresh arrays every time.
 
     Attributes:
         encoder: the encoder.
@@ -86,6 +90,9 @@ class VecVPTLatent(VecEnvWrapper):
         image_key: str | None = None,
         keep: Sequence[str] = (),
         encoder_options: Mapping[str, Any] | None = None,
+        goal: str | None = None,
+        goal_key: str | None = None,
+        clip: str | None = None,
         overlap: bool = False,
     ) -> None:
         check_kind(venv, VecEnv, "VecVPTLatent wraps a stable_baselines3 VecEnv")
@@ -94,7 +101,10 @@ class VecVPTLatent(VecEnvWrapper):
             raise ObservationError(f"{owner}: the VecEnv gives VPT latents already; wrap it once only.")
         refuse_latents(venv.observation_space, owner)
         loaded = as_encoder(encoder, encoder_options)
-        self._latent_observations = LatentObservations(venv, venv.observation_space, loaded, image_key, keep, owner)
+        goals = goals_of(goal, goal_key, clip)
+        self._latent_observations = LatentObservations(
+            venv, venv.observation_space, loaded, image_key, keep, owner, goals=goals
+        )
         _warn_of_missing_ends(venv, owner)
         super().__init__(venv, observation_space=self._latent_observations.space)
         self.encoder = loaded

@@ -11,6 +11,7 @@ import numpy as np
 from vpt_gym.encoders import Encoder, EncoderBase, Lent, Stream, as_encoder
 from vpt_gym.errors import ObservationError, ResetNeeded
 from vpt_gym.wrappers.chain import check_kind, layers
+from vpt_gym.wrappers.goals import goals_of
 from vpt_gym.wrappers.observations import LatentObservations, owner_of
 
 __all__ = ["VPTLatentObservation"]
@@ -29,9 +30,12 @@ class VPTLatentObservation(gym.ObservationWrapper[Any, Any, Any], gym.utils.Reco
         keep: keys of a Dict observation to hand on beside the latent; the observation is then a Dict with `latent` and these.
         encoder_options: keyword arguments of `load_encoder`, when `encoder` is a source string.
         to: hand latents out as `numpy` arrays, or as `torch` tensors on the encoder's device.
+        goal: what is wanted, in words, embedded once by CLIP's text tower and handed on beside the latent as `goal`.
+        goal_key: of a Text entry at the top of a Dict observation that says the goal, in place of `goal`.
+        clip: a folder or hub repository with the CLIP that embeds goals; None for the paper's.
 
-    The observation is float32 [latent_size], or with `keep` a Dict `{"latent": ..., ...}`. The wrapper's arguments are
-    recorded in `env.spec` as the encoder's source and options (an encoder made from a policy stands for itself), so that
+    The observation is float32 [latent_size], or with `keep` or a goal a Dict `{"latent": ..., ...}`. The wrapper's arguments
+    are recorded in `env.spec` as the encoder's source and options (an encoder made from a policy stands for itself), so that
     `gymnasium.make(env.spec)` rebuilds the environment.
 
     Attributes:
@@ -54,13 +58,16 @@ class VPTLatentObservation(gym.ObservationWrapper[Any, Any, Any], gym.utils.Reco
         keep: Sequence[str] = (),
         encoder_options: Mapping[str, Any] | None = None,
         to: str = "numpy",
+        goal: str | None = None,
+        goal_key: str | None = None,
+        clip: str | None = None,
     ) -> None:
         check_kind(env, gym.Env, "VPTLatentObservation wraps a gymnasium.Env")
         owner = owner_of(env)
         _refuse_double_wrapping(env, owner)
         self.encoder = as_encoder(encoder, encoder_options)
         self._latent_observations = LatentObservations(
-            env, env.observation_space, self.encoder, image_key, keep, owner, to
+            env, env.observation_space, self.encoder, image_key, keep, owner, to, goals_of(goal, goal_key, clip)
         )
         recorded = dict(self.encoder.recorded)
         if not isinstance(recorded["encoder"], (str, EncoderBase)):
@@ -72,6 +79,9 @@ class VPTLatentObservation(gym.ObservationWrapper[Any, Any, Any], gym.utils.Reco
             image_key=image_key,
             keep=list(keep),
             to=to,
+            goal=goal,
+            goal_key=goal_key,
+            clip=clip,
         )
         gym.ObservationWrapper.__init__(self, env)
         self.observation_space = self._latent_observations.space

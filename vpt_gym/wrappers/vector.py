@@ -14,6 +14,7 @@ from torch import Tensor
 from vpt_gym.encoders import Encoder, Stream, as_encoder
 from vpt_gym.errors import ObservationError, ResetNeeded
 from vpt_gym.wrappers.chain import check_kind, layers
+from vpt_gym.wrappers.goals import goals_of
 from vpt_gym.wrappers.observations import (
     LatentObservations,
     Latents,
@@ -45,8 +46,11 @@ class VPTLatentObservation(VectorWrapper):
         keep: keys of a Dict observation to hand on beside the latent; the observation is then a Dict with `latent` and these.
         encoder_options: keyword arguments of `load_encoder`, when `encoder` is a source string.
         to: hand latents out as `numpy` arrays, or as `torch` tensors on the encoder's device.
+        goal: what is wanted, in words, embedded once by CLIP's text tower and handed on beside the latent as `goal`.
+        goal_key: of a Text entry at the top of a Dict observation that says the goal, in place of `goal`.
+        clip: a folder or hub repository with the CLIP that embeds goals; None for the paper's.
 
-    Observations are float32 [N, latent_size], or with `keep` a Dict `{"latent": ..., ...}`; fresh arrays every time.
+    Observations are float32 [N, latent_size], or with `keep` or a goal a Dict `{"latent": ..., ...}`; fresh arrays every time.
 
     Attributes:
         encoder: the encoder.
@@ -69,6 +73,9 @@ class VPTLatentObservation(VectorWrapper):
         keep: Sequence[str] = (),
         encoder_options: Mapping[str, Any] | None = None,
         to: str = "numpy",
+        goal: str | None = None,
+        goal_key: str | None = None,
+        clip: str | None = None,
     ) -> None:
         check_kind(env, VectorEnv, "vpt_gym.vector.VPTLatentObservation wraps a gymnasium.vector.VectorEnv")
         super().__init__(env)
@@ -76,8 +83,9 @@ class VPTLatentObservation(VectorWrapper):
         _refuse_double_wrapping(env, self._owner)
         self._mode = _autoreset_mode(env, self._owner)
         self.encoder = as_encoder(encoder, encoder_options)
+        goals = goals_of(goal, goal_key, clip)
         self._latent_observations = LatentObservations(
-            env, env.single_observation_space, self.encoder, image_key, keep, self._owner, to
+            env, env.single_observation_space, self.encoder, image_key, keep, self._owner, to, goals
         )
         self.single_observation_space = self._latent_observations.space
         self.observation_space = self._latent_observations.batched(env.observation_space, env.num_envs)

@@ -8,6 +8,7 @@ from pathlib import Path
 from vpt_gym.errors import RecordingError
 from vpt_gym.offline.readers.contractors import ContractorRecording
 from vpt_gym.offline.readers.episodes import EpisodeRecording
+from vpt_gym.offline.readers.lerobot import is_lerobot, lerobot_in
 from vpt_gym.offline.readers.minari import is_minari, minari_in
 from vpt_gym.offline.readers.trajectories import is_trajectories, trajectories_in
 from vpt_gym.offline.readers.video import VIDEO_SUFFIXES, VideoRecording
@@ -23,7 +24,8 @@ def find_recordings(path: Path, refused: Refused) -> Iterator[Recording]:
 
     Args:
         path: a film, with a `.jsonl` beside it OpenAI's contractors'; an `.npz`; or a folder: a Minari dataset, MineStudio's
-            LMDB trajectories, or else all films and `.npz` in it and below.
+            LMDB trajectories, a LeRobot dataset, or else all films and `.npz` in it and below. Of a LeRobot dataset with
+            several cameras, `<folder>/<camera's key>`.
         refused: is told the name and the reason of a file that cannot be read.
 
     Raises:
@@ -31,6 +33,9 @@ def find_recordings(path: Path, refused: Refused) -> Iterator[Recording]:
     """
     if path.is_file():
         yield from _of_file(path, path.name, refused)
+        return
+    if is_lerobot(path):
+        yield from lerobot_in(path)
         return
     if not path.is_dir():
         raise RecordingError(f"{path} is not there: name a film, an .npz, or a folder of recordings.")
@@ -43,8 +48,8 @@ def find_recordings(path: Path, refused: Refused) -> Iterator[Recording]:
     found = [file for file in sorted(path.rglob("*")) if file.suffix.lower() in (*VIDEO_SUFFIXES, ".npz")]
     if not found:
         raise RecordingError(
-            f"{path} holds no recordings: neither films ({', '.join(VIDEO_SUFFIXES)}) nor .npz, nor is it a Minari dataset "
-            "or a folder of MineStudio's trajectories."
+            f"{path} holds no recordings: neither films ({', '.join(VIDEO_SUFFIXES)}) nor .npz, nor is it a Minari or a "
+            "LeRobot dataset or a folder of MineStudio's trajectories."
         )
     for file in found:
         yield from _of_file(file, file.relative_to(path).as_posix(), refused)
