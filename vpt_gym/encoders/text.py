@@ -89,7 +89,8 @@ class TextTower:
         Raises:
             OptionError: the tower has no projection to there, or the text is longer than it reads.
         """
-        return self._embedded(text).copy()
+        goal: npt.NDArray[np.float32] = self._embedded(text)
+        return goal.copy()
 
     def _embed(self, text: str) -> npt.NDArray[np.float32]:
         count = len(self.tokenizer(text)["input_ids"])

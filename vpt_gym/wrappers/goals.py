@@ -119,7 +119,8 @@ class Goals:
                 f"{owner}: observation[{self.key!r}] must be a text, as its space says, not {text!r:.60}; make the environment "
                 "keep to its space."
             )
-        return self._tower.goal(check_text(str(text), f"{owner}: observation[{self.key!r}]"))
+        goal: npt.NDArray[np.float32] = self._tower.goal(check_text(str(text), f"{owner}: observation[{self.key!r}]"))
+        return goal
 
 
 def goals_of(goal: str | None, key: str | None, clip: str | None) -> Goals | None:
