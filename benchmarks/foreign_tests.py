@@ -39,6 +39,7 @@ PICTURE = gym.spaces.Box(0, 255, SHAPE, np.uint8)
 EXPLAINED = {
     "test_partial_reset_failure": "a mask that is none is refused by our wrapper, before Gymnasium's words are reached",
     "test_async_vector_subenv_error": "a step before any reset that succeeded is refused by our wrapper: ResetNeeded",
+    "test_framestack_vecenv": "it steps before any reset: ResetNeeded",
 }
 """What a test's id holds, and why such a test cannot pass with a wrapper around."""
 

@@ -90,7 +90,8 @@ class TextTower:
             OptionError: the tower has no projection to there, or the text is longer than it reads.
         """
         goal: npt.NDArray[np.float32] = self._embedded(text)
-        return goal.copy()
+        copied: npt.NDArray[np.float32] = goal.copy()
+        return copied
 
     def _embed(self, text: str) -> npt.NDArray[np.float32]:
         count = len(self.tokenizer(text)["input_ids"])

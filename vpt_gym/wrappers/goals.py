@@ -112,7 +112,8 @@ class Goals:
 
     def _of_text(self, entry: Any, owner: str) -> npt.NDArray[np.float32]:
         if self._told is not None:
-            return self._told.copy()
+            told: npt.NDArray[np.float32] = self._told.copy()
+            return told
         text = "".join(map(chr, entry[entry > 0])) if isinstance(entry, np.ndarray) and entry.ndim else entry
         if not isinstance(text, str):
             raise ObservationError(
