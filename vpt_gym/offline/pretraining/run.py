@@ -123,10 +123,10 @@ def _fit(
     lightning = import_lightning()
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     checkpoints = config.out / "checkpoints"
-    watched = "val/loss" if "validation" in pieces else "train/loss"
+    best_by = "val/loss" if "validation" in pieces else "train/loss"
     callbacks, loggers = lightning.pytorch.callbacks, lightning.pytorch.loggers
     called = [
-        callbacks.ModelCheckpoint(checkpoints, "best", monitor=watched, enable_version_counter=False),
+        callbacks.ModelCheckpoint(checkpoints, "best", monitor=best_by, enable_version_counter=False),
         callbacks.ModelCheckpoint(
             checkpoints, "last", every_n_train_steps=config.validate_every, enable_version_counter=False
         ),
