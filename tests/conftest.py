@@ -12,7 +12,9 @@ os.environ["MPLBACKEND"] = "Agg"
 # OpenMP's threads sleep while they wait. Spinning ones make torch ten times slower on a machine with other work to do.
 os.environ["OMP_WAIT_POLICY"] = "passive"
 
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -53,3 +55,30 @@ def real_frames() -> MinecraftVideos:
     """Real Minecraft frames: `real_frames.small(T)` [3, T, 128, 128, 3], `real_frames.raw(T)` [3, T, 360, 640, 3]."""
     require_minestudio()
     return MinecraftVideos()
+
+
+@pytest.fixture
+def wandb(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """The real package, which reads its environment variables once, and tells its makers nothing."""
+    monkeypatch.setenv("WANDB_ERROR_REPORTING", "false")
+    package = pytest.importorskip("wandb")
+    package.teardown()
+    yield package
+    package.teardown()
+
+
+@pytest.fixture
+def logged(wandb: Any, monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
+    """What wandb is told, which keeps it on this machine."""
+    kind = wandb.sdk.wandb_run.Run
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.setenv("WANDB_SILENT", "true")
+    told: list[dict[str, Any]] = []
+    log = wandb.sdk.wandb_run.Run.log
+
+    def noted(run: Any, data: dict[str, Any], **options: Any) -> None:
+        told.append(dict(data))
+        log(run, data, **options)
+
+    monkeypatch.setattr(kind, "log", noted)
+    return told

@@ -86,6 +86,16 @@ def test_it_learns_and_leaves_an_encoder(place: Path) -> None:
     assert json.loads((folder / "pretraining.json").read_text())["steps"] == 60
 
 
+def test_wandb_is_told_what_the_table_is(place: Path, logged: list[dict[str, Any]]) -> None:
+    folder = pretrain(config_of(place, "watched", steps=10, validate_every=5, wandb=True))
+    for name in ("train/loss", "train/clone_loss", "val/loss"):
+        kept = read_figures(folder / "logs" / "metrics.csv")[name]
+        told = [(line["trainer/global_step"], line[name]) for line in logged if name in line]
+        assert kept
+        assert told == [(step, pytest.approx(value, rel=1e-5)) for step, value in kept]
+    assert list((folder / "wandb").glob("offline-run-*"))
+
+
 def test_what_was_trained_is_shipped_in_bfloat16(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("vizdoom")
     monkeypatch.syspath_prepend(Path(__file__).parents[2] / "benchmarks")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import json
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -30,33 +29,6 @@ QUICK: dict[str, Any] = {"eval_episodes": 1, "video": "none"}
 def weights(tmp_path: Path) -> Path:
     save_checkpoint(random_net(TINY), None, tmp_path / "weights")
     return tmp_path / "weights"
-
-
-@pytest.fixture
-def wandb(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    """The real package, which reads its environment variables once, and tells its makers nothing."""
-    monkeypatch.setenv("WANDB_ERROR_REPORTING", "false")
-    package = pytest.importorskip("wandb")
-    package.teardown()
-    yield package
-    package.teardown()
-
-
-@pytest.fixture
-def logged(wandb: Any, monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
-    """What wandb is told, which keeps it on this machine."""
-    kind = wandb.sdk.wandb_run.Run
-    monkeypatch.setenv("WANDB_MODE", "offline")
-    monkeypatch.setenv("WANDB_SILENT", "true")
-    told: list[dict[str, Any]] = []
-    log = wandb.sdk.wandb_run.Run.log
-
-    def noted(run: Any, data: dict[str, Any], **options: Any) -> None:
-        told.append(dict(data))
-        log(run, data, **options)
-
-    monkeypatch.setattr(kind, "log", noted)
-    return told
 
 
 def test_wandb_is_told_what_tensorboard_is(weights: Path, logged: list[dict[str, Any]], tmp_path: Path) -> None:

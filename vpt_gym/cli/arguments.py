@@ -123,14 +123,13 @@ def _looks(declared: Declared) -> dict[str, Any]:
     elif default is MISSING or default is None or default is False:
         ending = ""
     else:
-        shown = (
-            ",".join(map(str, default)) or "none"
-            if isinstance(default, tuple)
-            else "yes"
-            if default is True
-            else default
-        )
-        shown = f"{default:,}" if option.kind is COUNT else shown
+        shown = default
+        if isinstance(default, tuple):
+            shown = ",".join(map(str, default)) or "none"
+        elif default is True:
+            shown = "yes"
+        elif option.kind is COUNT:
+            shown = f"{default:,}"
         ending = f" (default: {shown})"
     words = f"{option.help}{ending}".replace("%", "%%")  # argparse formats it
     return {"help": words, "metavar": option.metavar or declared.kind.metavar}

@@ -71,7 +71,7 @@ class Frames:
     def batches(self, size: int, rng: np.random.Generator | None = None) -> Iterator[dict[str, Array]]:
         """One pass: dicts of arrays [size, ...] by name, the last one smaller; in order where there is no `rng`."""
         # One pool is used while the next is filled. Both are made once: fresh memory of such a size costs more than reading.
-        free: queue.Queue[Pool] = queue.Queue()
+        free: queue.Queue[Pool | None] = queue.Queue()
         for _ in range(2):
             free.put({})
         with _ahead(self._pools(size, rng, free)) as pools:
@@ -83,13 +83,16 @@ class Frames:
                         yield {key: values.take(part, axis=0) for key, values in pool.items()}
                     free.put(pool)
             finally:
-                free.put({})  # the reader may wait for one, and could not end
+                free.put(None)  # the reader may wait for one, and is to end
 
-    def _pools(self, size: int, rng: np.random.Generator | None, free: queue.Queue[Pool]) -> Iterator[tuple[Pool, int]]:
+    def _pools(
+        self, size: int, rng: np.random.Generator | None, free: queue.Queue[Pool | None]
+    ) -> Iterator[tuple[Pool, int]]:
         """Pools with the number of their frames: of whole batches, but for the last."""
         room = max(1, self.pool // size) * size
         spans = self._spans if rng is None else [self._spans[place] for place in rng.permutation(len(self._spans))]
         pool, held = free.get(), 0
+        assert pool is not None
         for number, start, stop in spans:
             rows = self.read(number, start, stop)
             count, done = len(rows["latents"]), 0
@@ -103,6 +106,8 @@ class Frames:
                 if held == room:
                     yield pool, held
                     pool, held = free.get(), 0
+                    if pool is None:
+                        return
         if held:
             yield pool, held
 
