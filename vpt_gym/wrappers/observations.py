@@ -118,6 +118,12 @@ class LatentObservations:
                     f"{owner}: keep={GOAL!r} would take the goal's own key; rename that entry first."
                 )
             beside[GOAL] = goals.space
+        goal_key = goals.key if goals is not None else None
+        self._readers = {
+            **({} if goal_key is None else {goal_key: "goal_key= names"}),
+            **dict.fromkeys(self._also, "the encoder reads"),
+            **dict.fromkeys(self._keep, "keep= asks for"),
+        }
         self.space: gym.Space[Any] = encoder.latent_space
         if beside:
             self.space = gym.spaces.Dict({LATENT: encoder.latent_space, **beside})
@@ -179,14 +185,11 @@ class LatentObservations:
 
     def _check_whole(self, observation: Any) -> None:
         # Before anything is encoded: a refused observation must not have moved the memory.
-        goal_key = self._goals.key if self._goals is not None else None
-        wanted = (*self._keep, *self._also, *([] if goal_key is None else [goal_key]))
-        missing = [key for key in wanted if not isinstance(observation, Mapping) or key not in observation]
+        missing = [key for key in self._readers if not isinstance(observation, Mapping) or key not in observation]
         if missing:
-            reader = "keep= asks for" if missing[0] in self._keep else "the encoder or the goal reads"
             raise ObservationError(
-                f"{self.owner}: the observation lacks {', '.join(map(repr, missing))}, which its space promises and {reader}; "
-                "make the environment keep to its space."
+                f"{self.owner}: the observation lacks {', '.join(map(repr, missing))}, which its space promises and "
+                f"{self._readers[missing[0]]}; make the environment keep to its space."
             )
 
     def join(self, latents: Latents, observations: Any) -> Any:
