@@ -12,9 +12,12 @@ PYTEST = -m pytest -n $(JOBS) --dist loadscope --no-loadscope-reorder
 DEMO ?= VizdoomDefendCenter-v1 --encoders doom:mini random:mini --env-arg frame_skip=4 --steps 16384 --seeds 1 --jobs 2 --no-diagnose
 RUN := runs/demo-$(shell date +%Y%m%d-%H%M%S)
 
-# What `make quick` runs: every room but MineStudio's policies and simulator, whole trainings, benchmarks and the docs.
-QUICK := $(wildcard tests/encoders/*.py tests/*_imports.py tests/test_p*sion.py tests/test_resize.py) tests/nn/test_memory.py \
-	tests/nn/test_window.py tests/nn/test_gradients.py tests/wrappers tests/weights tests/running tests/training/test_config.py
+# What `make quick` runs: the rooms of one's daily work, without the files that take longest.
+LONG := encoders/test_image encoders/test_video weights/test_attack weights/test_hub \
+	weights/test_memory weights/test_whole wrappers/test_sb3 wrappers/test_sb3_algorithms wrappers/test_vector wrappers/test_workers
+QUICK := $(filter-out $(LONG:%=tests/%.py),$(wildcard tests/encoders/test_*.py tests/running/test_*.py tests/weights/test_*.py \
+	tests/wrappers/test_*.py) tests/nn/test_window.py tests/test_imports.py tests/test_precision.py \
+	tests/test_resize.py tests/training/test_config.py)
 
 BIN := $(VENV)/bin
 OVERRIDES := requirements/minestudio-overrides.txt
