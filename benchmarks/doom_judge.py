@@ -98,7 +98,7 @@ def finetune(folder: Path, frames: int, steps: int) -> None:
                 validate_every=max(1, steps // 4),
             )
         )
-        figures = read_figures(out / "logs" / "metrics.csv")
+        figures = read_figures(out)
         loss, right = figures["val/clone_loss"][-1][1], figures["val/accuracy"][-1][1]
         print(f"| {what} | {loss:.3f} | {right:.1%} |", flush=True)
 

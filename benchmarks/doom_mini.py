@@ -66,7 +66,7 @@ def ship(encoder: Path, target: Path, hours: float | None) -> int:
     settings = json.loads((encoder / "pretraining.json").read_text(encoding="utf-8"))
     config = PretrainingConfig(**{**settings, "datasets": tuple(settings["datasets"]), "out": encoder})
     # Lightning logs every tenth step, so this is exact for trainings of a multiple of ten.
-    figures = read_figures(encoder / "logs" / "metrics.csv")
+    figures = read_figures(encoder)
     steps = 1 + max(step for name, points in figures.items() if name.startswith("train/") for step, _ in points)
     facts = training_facts(config, steps) | {"name": SOURCE} | ({} if hours is None else {"hours": hours})
     source = load_encoder(str(encoder), device="cpu", backend="plain")

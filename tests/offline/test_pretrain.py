@@ -86,10 +86,16 @@ def test_it_learns_and_leaves_an_encoder(place: Path) -> None:
     assert json.loads((folder / "pretraining.json").read_text())["steps"] == 60
 
 
+def test_a_short_one_without_validation_has_curves(place: Path) -> None:
+    folder = pretrain(config_of(place, "short", steps=2, validation=0.0))
+    assert [step for step, _ in read_figures(folder)["train/loss"]] == [1]
+    assert (folder / "curves.png").read_bytes()[:4] == b"\x89PNG"
+
+
 def test_wandb_is_told_what_the_table_is(place: Path, logged: list[dict[str, Any]]) -> None:
     folder = pretrain(config_of(place, "watched", steps=10, validate_every=5, wandb=True))
     for name in ("train/loss", "train/clone_loss", "val/loss"):
-        kept = read_figures(folder / "logs" / "metrics.csv")[name]
+        kept = read_figures(folder)[name]
         told = [(line["trainer/global_step"], line[name]) for line in logged if name in line]
         assert kept
         assert told == [(step, pytest.approx(value, rel=1e-5)) for step, value in kept]
@@ -144,6 +150,9 @@ pretrain({config!r}, {{"killer": killer}})
     assert set(expected) == set(found)
     for name, tensor in expected.items():
         assert torch.equal(tensor, found[name]), name
+    # The curves are those of the whole training, not of its last part.
+    assert read_figures(resumed)["val/loss"] == read_figures(whole)["val/loss"]
+    assert len(read_figures(whole)["val/loss"]) == 3
 
 
 @pytest.mark.parametrize(
@@ -218,7 +227,7 @@ def test_continuous_actions(place: Path) -> None:
     options: dict[str, Any] = {"datasets": (str(plays),), "learning_rate": 3e-3, "validate_every": 40}
     objective = {"clone": 1.0, "inverse": 0.1, "next": 0.1}
     folder = pretrain(config_of(place, "of-box", steps=80, objective=objective, **options))
-    figures = read_figures(folder / "logs" / "metrics.csv")
+    figures = read_figures(folder)
     # Uniform from 0 to 2.9: who always says the middle errs by 0.73, and of the second number nothing can be known.
     assert figures["val/error"][-1][1] < 0.6
     assert figures["val/inverse_error"][-1][1] < 0.73

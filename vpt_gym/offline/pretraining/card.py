@@ -12,23 +12,38 @@ from matplotlib.figure import Figure
 from vpt_gym.offline.pretraining.config import PretrainingConfig
 from vpt_gym.running.files import write_atomically
 
-__all__ = ["read_figures", "training_facts", "write_card", "write_curves"]
+__all__ = ["read_figures", "set_log_aside", "training_facts", "write_card", "write_curves"]
 
 
-def read_figures(file: Path) -> dict[str, list[tuple[int, float]]]:
-    """Lightning's CSV log: step and value of every figure, in order."""
-    found: dict[str, list[tuple[int, float]]] = {}
-    with file.open(encoding="utf-8", newline="") as lines:
-        for row in csv.DictReader(lines):
-            for name, value in row.items():
-                if value and name not in ("step", "epoch"):
-                    found.setdefault(name, []).append((int(row["step"]), float(value)))
-    return found
+def set_log_aside(out: Path) -> None:
+    """Lightning begins its table anew where it finds one: that of an earlier part of the training gets a name of its own."""
+    logs = out / "logs"
+    if (logs / "metrics.csv").exists():
+        (logs / "metrics.csv").rename(logs / f"earlier-{len(list(logs.glob('earlier-*.csv'))):03d}.csv")
 
 
-def write_curves(log: Path, target: Path) -> None:
-    """Every figure that was logged in training and in validation, one small plot each."""
-    figures = read_figures(log)
+def read_figures(out: Path) -> dict[str, list[tuple[int, float]]]:
+    """What a training logged, its earlier parts included: step and value of every figure, in order.
+
+    Args:
+        out: the training's folder.
+    """
+    found: dict[str, dict[int, float]] = {}
+    for file in [*sorted((out / "logs").glob("earlier-*.csv")), out / "logs" / "metrics.csv"]:
+        if not file.exists():  # nothing was left to do in this part
+            continue
+        with file.open(encoding="utf-8", newline="") as lines:
+            for row in csv.DictReader(lines):
+                for name, value in row.items():
+                    if value and name not in ("step", "epoch"):
+                        # A part that was killed may have gone beyond the checkpoint: what was done again counts.
+                        found.setdefault(name, {})[int(row["step"])] = float(value)
+    return {name: sorted(points.items()) for name, points in found.items()}
+
+
+def write_curves(out: Path) -> None:
+    """curves.png: every figure that was logged in training and in validation, one small plot each."""
+    figures = read_figures(out)
     names = sorted({name.partition("/")[2] for name in figures if name.startswith(("train/", "val/"))})
     names = [name for name in names if not name.endswith("_weight")]
     columns = min(3, len(names))
@@ -51,7 +66,7 @@ def write_curves(log: Path, target: Path) -> None:
         if i == 0:
             axes.legend(fontsize=8)
     figure.supxlabel("step", fontsize=9)
-    write_atomically(target, figure.savefig)
+    write_atomically(out / "curves.png", figure.savefig)
 
 
 def training_facts(config: PretrainingConfig, steps: int) -> dict[str, Any]:
@@ -61,7 +76,7 @@ def training_facts(config: PretrainingConfig, steps: int) -> dict[str, Any]:
         config: of the training; its log is read for the figures of the last validation.
         steps: that were made.
     """
-    figures = read_figures(config.out / "logs" / "metrics.csv")
+    figures = read_figures(config.out)
     return {
         "name": config.out.name,
         "from": Path(config.source).name if Path(config.source).exists() else config.source,

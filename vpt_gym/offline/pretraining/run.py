@@ -17,7 +17,7 @@ from torch import Tensor
 from vpt_gym.encoders import load_encoder
 from vpt_gym.encoders.loading import load_network
 from vpt_gym.errors import RecordingError, VPTGymError
-from vpt_gym.offline.pretraining.card import training_facts, write_card, write_curves
+from vpt_gym.offline.pretraining.card import set_log_aside, training_facts, write_card, write_curves
 from vpt_gym.offline.pretraining.config import PretrainingConfig
 from vpt_gym.offline.pretraining.engine import import_lightning
 from vpt_gym.offline.pretraining.heads import Parts, parts_of
@@ -109,7 +109,7 @@ def _train(
     _fit(config, module, pieces, going_on, watched)
     if adapter is not None:
         adapter.merge_and_unload()
-    write_curves(config.out / "logs" / "metrics.csv", config.out / "curves.png")
+    write_curves(config.out)
     _publish(config, policy, module)
 
 
@@ -134,7 +134,11 @@ def _fit(
     ]
     if "validation" in pieces:
         called.append(callbacks.EarlyStopping("val/loss", patience=config.patience, check_finite=False))
-    logs = [loggers.TensorBoardLogger(config.out, "logs", ""), loggers.CSVLogger(config.out, "logs", "")]
+    set_log_aside(config.out)
+    logs = [
+        loggers.TensorBoardLogger(config.out, "logs", ""),
+        loggers.CSVLogger(config.out, "logs", "", flush_logs_every_n_steps=10),
+    ]
     with warnings.catch_warnings():
         # Lightning's advice on workers, on logging intervals and on resuming in the middle of an epoch, which Loader sees to.
         warnings.filterwarnings("ignore", module="lightning")
@@ -146,7 +150,7 @@ def _fit(
             val_check_interval=min(config.validate_every, config.steps) if "validation" in pieces else None,
             num_sanity_val_steps=0,
             gradient_clip_val=config.clip,
-            log_every_n_steps=10,
+            log_every_n_steps=min(10, config.steps),
             logger=[*logs, *([loggers.WandbLogger(experiment=watched)] if watched is not None else [])],
             callbacks=called,
             enable_model_summary=False,
