@@ -46,7 +46,7 @@ test: $(VENV)/.full  ## run every test, MineStudio's parity included (ARGS go to
 # What hides AVX-512 and AMX from torch, oneDNN and MKL, as if the CPU had AVX2 alone.
 test-avx2: $(VENV)/.full  ## run the network's tests as a CPU without AVX-512 would
 	@ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2 MKL_ENABLE_INSTRUCTIONS=AVX2 VPT_GYM_EXPECT_AVX2=1 \
-		$(BIN)/python $(PYTEST) tests/nn $(ARGS)
+		$(BIN)/python $(PYTEST) tests/nn --ignore tests/nn/test_cuda_triton.py $(ARGS)
 
 quick: $(VENV)/.full  ## the tests of one's daily work, in under two minutes (ARGS go to pytest)
 	@$(BIN)/python $(PYTEST) -q $(QUICK) $(ARGS)

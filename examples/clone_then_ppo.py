@@ -63,7 +63,9 @@ class Recorder(gym.Wrapper[Any, Any, Any, Any]):
 
 def main() -> None:  # noqa: PLR0915 - a story told from its start to its end
     parser = argparse.ArgumentParser(description="Clone a trained agent in ViZDoom, and go on from the clone with PPO.")
-    parser.add_argument("--encoder", default="random:tiny", help="source of the weights (random:tiny is untrained)")
+    parser.add_argument(
+        "--encoder", default="doom:mini", help="source of the weights (doom:mini comes with the package)"
+    )
     parser.add_argument("--expert-steps", type=int, default=48_000, help="of the demonstrator's training")
     parser.add_argument("--demonstrations", type=int, default=60, help="episodes")
     parser.add_argument("--epochs", type=int, default=60, help="of cloning, at most")

@@ -21,7 +21,9 @@ import vpt_gym
 def main() -> None:
     parser = argparse.ArgumentParser(description="Encode a video file to VPT latents.")
     parser.add_argument("video", nargs="?", type=Path, help="any file that OpenCV reads (default: make a clip)")
-    parser.add_argument("--encoder", default="random:tiny", help="source of the weights (random:tiny is untrained)")
+    parser.add_argument(
+        "--encoder", default="doom:mini", help="source of the weights (doom:mini comes with the package)"
+    )
     parser.add_argument("--layer", default="final", help="cnn, block0 to block3, final or all")
     parser.add_argument("--out", type=Path, help="the .npz file (default: beside the video)")
     arguments = parser.parse_args()

@@ -22,7 +22,9 @@ RIDGE = (1.0, 10.0, 100.0, 1_000.0, 10_000.0)
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Fit linear probes to the layers of a VPT network.")
-    parser.add_argument("--encoder", default="random:tiny", help="source of the weights (random:tiny is untrained)")
+    parser.add_argument(
+        "--encoder", default="doom:mini", help="source of the weights (doom:mini comes with the package)"
+    )
     parser.add_argument("--episodes", type=int, default=32, help="4 or more; a quarter chooses, a quarter scores")
     arguments = parser.parse_args()
     if arguments.episodes < 4:

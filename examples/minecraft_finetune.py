@@ -1,7 +1,7 @@
 """Fine-tune VPT in Minecraft: its own heads are the policy, and a KL loss keeps them near what VPT knew.
 
 The reward is shaped: a log counts one, planks a little, so that the first trees are worth finding. Needs MineStudio with its
-engine (docs/minecraft.md). The default weights are VPT's own; `--encoder random:tiny` is untrained and needs no download.
+engine (docs/minecraft.md). The default weights are VPT's own; `--encoder random:mini` is untrained and needs no download.
 """
 
 import argparse

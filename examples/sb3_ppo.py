@@ -18,7 +18,9 @@ import vpt_gym
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Train PPO on VPT latents in ViZDoom's basic scenario.")
-    parser.add_argument("--encoder", default="random:tiny", help="source of the weights (random:tiny is untrained)")
+    parser.add_argument(
+        "--encoder", default="doom:mini", help="source of the weights (doom:mini comes with the package)"
+    )
     parser.add_argument("--steps", type=int, default=20_000)
     parser.add_argument("--n-envs", type=int, default=8)
     parser.add_argument("--eval-episodes", type=int, default=10)

@@ -1,7 +1,7 @@
 """One Gymnasium environment whose observation is a VPT latent: wrap it, and step it as ever.
 
-The network is `random:tiny`, VPT's architecture at a small size with random weights, so nothing is downloaded; pass a
-real source, such as CraftJarvis/MineStudio_VPT.rl_from_early_game_2x, as the first argument. Needs ViZDoom.
+The network is `doom:mini`, VPT's architecture at a small size, trained in ViZDoom and part of the package; pass another
+source, such as CraftJarvis/MineStudio_VPT.rl_from_early_game_2x, as the first argument. Needs ViZDoom.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import vpt_gym
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Play episodes at random and look at the latents.")
-    parser.add_argument("encoder", nargs="?", default="random:tiny", help="source of the weights")
+    parser.add_argument("encoder", nargs="?", default="doom:mini", help="source of the weights")
     parser.add_argument("--episodes", type=int, default=3)
     arguments = parser.parse_args()
 

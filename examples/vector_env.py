@@ -18,7 +18,9 @@ import vpt_gym
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Step environments in parallel with random actions.")
-    parser.add_argument("--encoder", default="random:tiny", help="source of the weights")
+    parser.add_argument(
+        "--encoder", default="doom:mini", help="source of the weights (doom:mini comes with the package)"
+    )
     parser.add_argument("--num-envs", type=int, default=4)
     parser.add_argument("--steps", type=int, default=200)
     arguments = parser.parse_args()

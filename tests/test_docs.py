@@ -34,7 +34,7 @@ EXAMPLE_ARGUMENTS: dict[str, list[str]] = {
         *("--steps", "64", "--seeds", "1", "--eval-episodes", "1"),
     ],
     "minecraft_finetune.py": [
-        *("--encoder", "random:tiny", "--n-envs", "2", "--episode", "12"),
+        *("--encoder", "random:mini", "--n-envs", "2", "--episode", "12"),
         *("--rollout", "32", "--steps", "128"),  # two updates
     ],
 }

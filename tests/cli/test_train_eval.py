@@ -15,7 +15,7 @@ from tests.training.pixel_env import ENV_ID
 from vpt_gym.cli.main import main
 
 SMALL = (
-    *("--encoder", "random:tiny", "--layer", "cnn", "--n-envs", "2"),
+    *("--encoder", "random:mini", "--layer", "cnn", "--n-envs", "2"),
     *("--n-steps", "32", "--batch-size", "32", "--eval-episodes", "2", "--env-arg", "frame_skip=2"),
 )
 
@@ -41,7 +41,7 @@ def test_train_then_eval(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> 
     assert "measured when the run was trained" in out
     assert (run / "eval.gif").is_file()
 
-    assert main(["eval", str(run), "--encoder", "random:tiny?seed=1", "--video", "none"]) == 1
+    assert main(["eval", str(run), "--encoder", "random:mini?seed=1", "--video", "none"]) == 1
     assert "is not the one that" in capsys.readouterr().err
 
     assert main(["train", ENV_ID, *SMALL, "--run", str(run)]) == 1

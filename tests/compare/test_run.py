@@ -52,7 +52,7 @@ def test_a_broken_run_does_not_stop_the_rest_and_what_is_done_is_passed_over(
     monkeypatch.setattr(recording, "FRAMES", 120)
     monkeypatch.setattr(recording, "AHEAD", 5)
     monkeypatch.setattr(diagnosis, "AHEAD", 5)
-    matrix = ComparisonConfig((BROKEN, ENV_ID), ("random:tiny",), tmp_path / "m", seeds=1, jobs=2, training=SMALL)
+    matrix = ComparisonConfig((BROKEN, ENV_ID), ("random:mini",), tmp_path / "m", seeds=1, jobs=2, training=SMALL)
     listener = Listener()
     result = compare(matrix, listener)
     assert sorted((how, cell.env) for how, cell in listener.ends) == [("ended", ENV_ID), ("failed", BROKEN)]
@@ -62,8 +62,8 @@ def test_a_broken_run_does_not_stop_the_rest_and_what_is_done_is_passed_over(
     assert "the reward" in why
     assert BROKEN in (matrix.out / "report.md").read_text()
     found = result.summary["environments"][ENV_ID]["diagnosis"]["latents"]
-    assert set(found) == {diagnosis.REFERENCE, "random:tiny"}
-    assert found["random:tiny"]["size"] == 512
+    assert set(found) == {diagnosis.REFERENCE, "random:mini"}
+    assert found["random:mini"]["size"] == 256
 
     # The command in the log gives the same numbers.
     cell = matrix.cells()[1]
@@ -103,7 +103,7 @@ def wait_for(what: Callable[[], bool], seconds: float = 600) -> None:
 
 def command(out: Path, steps: str) -> list[str]:
     return [
-        *(sys.executable, "-m", "vpt_gym.cli", "compare", ENV_ID, "--encoders", "random:tiny", "--layer", "cnn"),
+        *(sys.executable, "-m", "vpt_gym.cli", "compare", ENV_ID, "--encoders", "random:mini", "--layer", "cnn"),
         *("--seeds", "2", "--out", str(out), "--no-diagnose", "--n-envs", "2", "--n-steps", "32", "--batch-size", "32"),
         *("--eval-episodes", "2", "--steps", steps),
     ]
@@ -122,7 +122,7 @@ def started(words: list[str]) -> Iterator[subprocess.Popen[str]]:
 @pytest.mark.skipif(os.name != "posix", reason="kill -9")
 def test_a_matrix_that_is_killed_leaves_no_process_and_goes_on(tmp_path: Path) -> None:
     out = tmp_path / "m"
-    first, second = (out / "cells" / "tests.training.pixel_env-Light-v0" / "random-tiny" / f"seed-{n}" for n in (0, 1))
+    first, second = (out / "cells" / "tests.training.pixel_env-Light-v0" / "random-mini" / f"seed-{n}" for n in (0, 1))
     with started(command(out, "192")) as process:
         wait_for((second / "config.json").exists)
         process.send_signal(signal.SIGKILL)
@@ -141,11 +141,11 @@ def test_a_matrix_that_is_killed_leaves_no_process_and_goes_on(tmp_path: Path) -
 @pytest.mark.skipif(os.name != "posix", reason="Ctrl-C is a signal")
 def test_nobody_else_works_on_a_matrix_and_ctrl_c_saves_what_is_under_way(tmp_path: Path) -> None:
     out = tmp_path / "m"
-    folder = RunFolder(out / "cells" / "tests.training.pixel_env-Light-v0" / "random-tiny" / "seed-0")
+    folder = RunFolder(out / "cells" / "tests.training.pixel_env-Light-v0" / "random-mini" / "seed-0")
     with started(command(out, "1000000")) as process:
         wait_for(folder.progress.exists)
         with pytest.raises(OptionError, match="belongs to a command that is running"):
-            compare(ComparisonConfig((ENV_ID,), ("random:tiny",), out, seeds=1, training=SMALL))
+            compare(ComparisonConfig((ENV_ID,), ("random:mini",), out, seeds=1, training=SMALL))
         process.send_signal(signal.SIGINT)
         told, _ = process.communicate(timeout=240)
         assert process.returncode == 130

@@ -25,7 +25,7 @@ def test_encode_clone_probe_nearest(
         write_episode(
             tmp_path / "recordings" / f"{place}.npz", noise(6, seed=place), actions=actions, height=np.arange(6.0)
         )
-    encode = ["encode", "recordings", "--out", "latents", "--encoder", "random:tiny", "--rows", "4"]
+    encode = ["encode", "recordings", "--out", "latents", "--encoder", "random:mini", "--rows", "4"]
     assert main([*encode, "--layer", "all", "--dtype", "float16"]) == 0
     printed = capsys.readouterr().out
     assert "4 recordings, 24 frames" in printed
@@ -44,10 +44,10 @@ def test_encode_clone_probe_nearest(
     assert main(["clone", "latents", "--out", "clone.zip", "--epochs", "2", "--validation", "0.25"]) == 0
     assert re.search(r"best +epoch \d, loss .* held-out frames", capsys.readouterr().out)
     model = PPO.load("clone.zip", device="cpu")
-    assert model.policy.observation_space.shape == (6 * 512,)
+    assert model.policy.observation_space.shape == (6 * 256,)
     assert model.policy.action_space.n == 3
     assert Path("clone.png").is_file()
-    assert main(["clone", "latents", "--out", "clone.zip", "--heads", "random:tiny"]) == 1
+    assert main(["clone", "latents", "--out", "clone.zip", "--heads", "random:mini"]) == 1
     assert "heads" in capsys.readouterr().err
 
     assert main(["probe", "latents", "--label", "height", "--out", "probes.png"]) == 0

@@ -173,7 +173,7 @@ def test_what_does_not_fit_is_refused(tmp_path: Path) -> None:
 def test_the_commands_train_and_play(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run, out = tmp_path / "run", tmp_path / "policy"
     small = ("--n-envs", "2", "--n-steps", "32", "--batch-size", "32", "--eval-episodes", "2", "--video", "none")
-    assert main(["train", ENV_ID, "--encoder", "random:tiny", *small, "--steps", "64", "--run", str(run)]) == 0
+    assert main(["train", ENV_ID, "--encoder", "random:mini", *small, "--steps", "64", "--run", str(run)]) == 0
     config = json.loads((run / "config.json").read_text())
     size, fingerprint = config["encoder"]["latent_size"], config["encoder"]["fingerprint"]
     space = gym.make(ENV_ID).action_space

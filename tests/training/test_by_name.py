@@ -13,7 +13,7 @@ from vpt_gym.training import EvaluationConfig, TrainingConfig
 from vpt_gym.training.evaluate import evaluate
 from vpt_gym.training.train import train
 
-SMALL = {"encoder": "random:tiny", "n_envs": 1, "steps": 64, "eval_episodes": 1, "video": "none"}
+SMALL = {"encoder": "random:mini", "n_envs": 1, "steps": 64, "eval_episodes": 1, "video": "none"}
 ROLLOUT = {"n_steps": 32, "batch_size": 32}
 BUFFER = {"learning_starts": 16, "buffer_size": 100, "batch_size": 16}
 

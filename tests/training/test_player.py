@@ -22,7 +22,7 @@ SMALL = {"n_envs": 1, "steps": 32, "eval_episodes": 1, "video": "none"}
 
 def trained(folder: Path, **options: object) -> Path:
     hyperparameters = {"n_steps": 32, "batch_size": 32}
-    config = TrainingConfig(ENV_ID, "random:tiny", **{**SMALL, "hyperparameters": hyperparameters, **options})  # type: ignore[arg-type]
+    config = TrainingConfig(ENV_ID, "random:mini", **{**SMALL, "hyperparameters": hyperparameters, **options})  # type: ignore[arg-type]
     return train(config, folder).folder
 
 
@@ -32,7 +32,7 @@ def test_it_acts_as_the_model_does_on_the_wrappers_latents(tmp_path: Path, keep:
     player = SavedPlayer(run)
     assert player.env_kwargs() == {"as_dict": bool(keep)}
     env = gym.make(ENV_ID, **player.env_kwargs())
-    looked = VPTLatentObservation(gym.make(ENV_ID, **player.env_kwargs()), "random:tiny", keep=keep)
+    looked = VPTLatentObservation(gym.make(ENV_ID, **player.env_kwargs()), "random:mini", keep=keep)
     player(0)(env, env.reset(seed=0)[0])
     model, scaling, _ = player._head  # type: ignore[misc]
     # So sure of itself that another latent would mean another action.

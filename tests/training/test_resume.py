@@ -41,7 +41,7 @@ STEPS = 156  # six rollouts of 13 steps in two environments, whose episodes have
 
 @pytest.fixture(scope="module")
 def encoder() -> VPTEncoder:
-    return load_encoder("random:tiny")
+    return load_encoder("random:mini")
 
 
 @pytest.fixture
@@ -151,7 +151,7 @@ def test_another_encoder_is_refused_naming_both(build: Any, encoder: VPTEncoder,
     model.learn(26, callback=SaveRun(tmp_path, every=1e9))
     checkpoints.save(model, tmp_path, 1, {})
     _, state = newest(tmp_path)
-    other = load_encoder("random:tiny?seed=5")
+    other = load_encoder("random:mini?seed=5")
     for facts in (other.describe(), {**encoder.describe(), "precision": "bfloat16"}):
         state["encoder"] = {name: facts[name] for name in checkpoints.FACTS}
         both = rf"fingerprints {facts['fingerprint'][:12]} and {encoder.fingerprint[:12]}"

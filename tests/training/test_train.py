@@ -43,7 +43,7 @@ FILES = {
 def config(**changes: Any) -> TrainingConfig:
     values: dict[str, Any] = {
         "env_id": ENV_ID,
-        "encoder": "random:tiny",
+        "encoder": "random:mini",
         "encoder_options": {"layer": "cnn"},
         "steps": 192,
         "n_envs": 2,
@@ -141,8 +141,8 @@ def test_the_run_plays_again(trained: tuple[TrainingResult, Listener], tmp_path:
 
 
 def test_another_encoder_is_refused(trained: tuple[TrainingResult, Listener]) -> None:
-    with pytest.raises(VPTGymError, match=r"random:tiny.seed=5 is not the one .* trained on: .* --encoder"):
-        evaluate(EvaluationConfig(trained[0].folder, episodes=1, encoder="random:tiny?seed=5", video="none"))
+    with pytest.raises(VPTGymError, match=r"random:mini.seed=5 is not the one .* trained on: .* --encoder"):
+        evaluate(EvaluationConfig(trained[0].folder, episodes=1, encoder="random:mini?seed=5", video="none"))
 
 
 @pytest.mark.parametrize("seed", [-1, 2**32])

@@ -28,9 +28,9 @@ def encoder() -> VPTEncoder:
 
 
 @pytest.fixture(scope="module")
-def tiny() -> VPTEncoder:
+def mini() -> VPTEncoder:
     """The real network, small and untrained."""
-    return vpt_gym.load_encoder("random:tiny")
+    return vpt_gym.load_encoder("random:mini")
 
 
 def dummy(count: int, **kwargs: Any) -> DummyVecEnv:
@@ -74,10 +74,10 @@ def test_evaluation_in_mid_training_changes_nothing(encoder: VPTEncoder) -> None
 
 
 @pytest.mark.parametrize("algorithm", [PPO, A2C, DQN])
-def test_algorithms_learn_on_vizdoom(algorithm: Any, tiny: VPTEncoder) -> None:
+def test_algorithms_learn_on_vizdoom(algorithm: Any, mini: VPTEncoder) -> None:
     """2,000 steps each, on a real environment, in worker processes that resize the frames."""
     pytest.importorskip("vizdoom")
-    venv = make_latent_vec_env("VizdoomBasic-v1", n_envs=4, encoder=tiny, seed=0, env_kwargs={"frame_skip": 4})
+    venv = make_latent_vec_env("VizdoomBasic-v1", n_envs=4, encoder=mini, seed=0, env_kwargs={"frame_skip": 4})
     try:
         kwargs: dict[str, Any] = {PPO: {"n_steps": 125, "batch_size": 125}, DQN: {"learning_starts": 100}}.get(
             algorithm, {}
@@ -91,17 +91,17 @@ def test_algorithms_learn_on_vizdoom(algorithm: Any, tiny: VPTEncoder) -> None:
         venv.close()
 
 
-def test_sac_on_car_racing(tiny: VPTEncoder) -> None:
+def test_sac_on_car_racing(mini: VPTEncoder) -> None:
     """A continuous pixel environment; SAC reads the terminal latent of every episode that ends."""
     pytest.importorskip("Box2D")
     venv = make_latent_vec_env(
-        "CarRacing-v3", n_envs=1, encoder=tiny, seed=0, env_kwargs={"continuous": True, "max_episode_steps": 150}
+        "CarRacing-v3", n_envs=1, encoder=mini, seed=0, env_kwargs={"continuous": True, "max_episode_steps": 150}
     )
     model = SAC("MlpPolicy", venv, seed=0, device="cpu", buffer_size=600, learning_starts=100, train_freq=8)
     model.learn(600)
     assert model.replay_buffer is not None
     assert model.replay_buffer.observations.dtype == np.float32
-    assert model.replay_buffer.observations.shape[-1] == tiny.latent_size
+    assert model.replay_buffer.observations.shape[-1] == mini.latent_size
     venv.close()
 
 

@@ -99,9 +99,9 @@ def test_batched_equals_single(mode: AutoresetMode, count: int, encoder: VPTEnco
 
 
 def test_batched_equals_single_with_convolutions() -> None:
-    """The same with the whole network: 8 environments, 100 steps."""
-    counted = play(8, AutoresetMode.SAME_STEP, encoder_of(random_net()), "real", steps=100)
-    assert counted["final"] > 12
+    """The same with the whole network: 8 environments, 50 steps."""
+    counted = play(8, AutoresetMode.SAME_STEP, encoder_of(random_net()), "real", steps=50)
+    assert counted["final"] > 6
 
 
 def test_masked_resets_leave_other_rows_alone(encoder: VPTEncoder) -> None:

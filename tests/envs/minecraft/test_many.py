@@ -45,7 +45,7 @@ def test_latents_of_two_games_in_worker_processes(minecraft_engine: MinecraftEng
     venv = vpt_gym.sb3.make_latent_vec_env(
         "vpt_gym/Minecraft-v0",
         2,
-        encoder="random:tiny",
+        encoder="random:mini",
         seed=11,
         env_kwargs=OPTIONS,
         vec_env_kwargs={"start_method": "spawn"},
@@ -84,7 +84,7 @@ def test_stable_baselines3_without_latents(minecraft_engine: MinecraftEngine) ->
 
 def test_latents_of_one_game(make: Any) -> None:
     """The observation is the encoder's latent of the picture, in an episode of its own."""
-    env = vpt_gym.VPTLatentObservation(make(max_episode_steps=3), "random:tiny")
+    env = vpt_gym.VPTLatentObservation(make(max_episode_steps=3), "random:mini")
     latent, _ = env.reset(seed=5)
     plain = make(max_episode_steps=3)
     frames = [plain.reset(seed=5)[0]["image"]]

@@ -19,7 +19,7 @@ def test_a_crash_in_a_worker_is_a_truncated_episode(minecraft_engine: MinecraftE
     venv = vpt_gym.sb3.make_latent_vec_env(
         "vpt_gym/Minecraft-v0",
         2,
-        encoder="random:tiny",
+        encoder="random:mini",
         env_kwargs={"num_empty_frames": 1},
         vec_env_kwargs={"start_method": "spawn"},  # a server that forks may be older than this engine's variables
     )
@@ -56,7 +56,7 @@ def test_a_process_that_never_began_is_a_crash_too(
 
 
 def test_the_command_line_trains_in_minecraft(minecraft_engine: MinecraftEngine, tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "vpt_gym.cli", "train", "vpt_gym/Minecraft-v0", "--encoder", "random:tiny"]
+    command = [sys.executable, "-m", "vpt_gym.cli", "train", "vpt_gym/Minecraft-v0", "--encoder", "random:mini"]
     options = ["--n-envs", "1", "--steps", "16", "--eval-episodes", "1", "--run", str(tmp_path / "run")]
     settings = ["--env-arg", "num_empty_frames=1", "--env-arg", "max_episode_steps=8"]
     status, output = minecraft_engine.run([*command, *options, *settings], cwd=Path(__file__).parents[2])
