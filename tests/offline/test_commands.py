@@ -11,6 +11,7 @@ from stable_baselines3 import PPO
 
 from tests.offline.material import noise, require_offline, write_episode
 from vpt_gym.cli.main import main
+from vpt_gym.running.files import claimed_place
 
 require_offline()
 
@@ -47,6 +48,9 @@ def test_encode_clone_probe_nearest(
     assert model.policy.observation_space.shape == (6 * 256,)
     assert model.policy.action_space.n == 3
     assert Path("clone.png").is_file()
+    with claimed_place(Path("clone.zip")):
+        assert main(["clone", "latents", "--out", "clone.zip", "--epochs", "2"]) == 1
+    assert "clone.zip belongs to a command that is running" in capsys.readouterr().err
     assert main(["clone", "latents", "--out", "clone.zip", "--heads", "random:mini"]) == 1
     assert "heads" in capsys.readouterr().err
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import json
+import pickle
 import signal
 import subprocess
 import sys
@@ -26,6 +27,7 @@ from vpt_gym.config import VPTConfig
 from vpt_gym.encoders.loading import load_network
 from vpt_gym.errors import OptionError, VPTGymError, WeightsError
 from vpt_gym.offline.pretraining.config import PretrainingConfig
+from vpt_gym.running.files import claimed_place
 from vpt_gym.weights import save_checkpoint
 
 if importlib.util.find_spec("lightning") is None:
@@ -33,6 +35,17 @@ if importlib.util.find_spec("lightning") is None:
 require_offline()
 from vpt_gym.offline.pretraining.card import read_figures  # noqa: E402
 from vpt_gym.offline.pretraining.run import pretrain  # noqa: E402
+
+
+class Hostile:
+    """Makes a file when it is unpickled."""
+
+    def __init__(self, target: Path) -> None:
+        self.target = target
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Path.touch, (self.target,)
+
 
 CONFIG = VPTConfig(
     hidden_size=32, heads=2, impala_width=1, blocks=2, memory=8, dense_size=16, mlp_ratio=2, frame_size=SIZE
@@ -213,6 +226,48 @@ def test_wrong_folders_and_spaces_are_refused(place: Path) -> None:
         pretrain(config_of(place, "plays"))
     with pytest.raises(VPTGymError, match="one batch has 99 x 4"):
         pretrain(config_of(place, "small", rows=99))
+
+
+def test_a_folder_belongs_to_one_and_its_damage_is_told(place: Path) -> None:
+    config = config_of(place, "hurt", steps=4)
+    last = pretrain(config) / "checkpoints" / "last.ckpt"
+    whole = last.read_bytes()
+    with claimed_place(config.out), pytest.raises(OptionError, match="hurt belongs to a command that is running"):
+        pretrain(config)
+    hostile = pickle.dumps({"state_dict": Hostile(place / "ran")})
+    for content in (b"", whole[: len(whole) // 2], b"no checkpoint" * 100, hostile):
+        last.write_bytes(content)
+        with pytest.raises(VPTGymError, match=r"last\.ckpt is damaged .* put best\.ckpt in its place"):
+            pretrain(replace(config, steps=8))
+    assert not (place / "ran").exists()
+    last.write_bytes(whole)
+    (config.out / "pretraining.json").write_text("[]")
+    with pytest.raises(VPTGymError, match=r"pretraining\.json is damaged"):
+        pretrain(replace(config, steps=8))
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="limits of POSIX")
+def test_a_full_disk_is_a_sentence(place: Path) -> None:
+    """A limit on the size of files stops the checkpoint, as a full disk would."""
+    script = f"""
+import resource, torch
+from pathlib import Path, PosixPath
+from vpt_gym.errors import VPTGymError
+from vpt_gym.offline.pretraining.config import PretrainingConfig
+from vpt_gym.offline.pretraining.run import pretrain
+torch.set_num_threads(1)
+resource.setrlimit(resource.RLIMIT_FSIZE, (40_000, 40_000))
+try:
+    pretrain({config_of(place, "full")!r})
+except VPTGymError as error:
+    print(error)
+"""
+    command = [sys.executable, "-c", script]
+    told = subprocess.run(
+        command, cwd=Path(__file__).parents[2], timeout=120, check=True, capture_output=True, text=True
+    )
+    assert "full cannot be written: File too large; free some space there." in told.stdout, told.stdout + told.stderr
+    assert not (place / "full" / "model.safetensors").exists()
 
 
 def test_several_binary_buttons(place: Path) -> None:

@@ -14,6 +14,7 @@ from vpt_gym.errors import OptionError, VPTGymError
 from vpt_gym.offline import record
 from vpt_gym.offline.readers.finding import find_recordings
 from vpt_gym.offline.recorder import Play
+from vpt_gym.running.files import claimed_place
 
 require_offline()
 
@@ -78,3 +79,19 @@ def test_refused(tmp_path: Path) -> None:
     (tmp_path / "full" / "letter.txt").write_text("mine")
     with pytest.raises(VPTGymError, match="something else than recordings"):
         record(LightEnv, player, tmp_path / "full", frames=1)
+    record(LightEnv, player, tmp_path / "mine", frames=1)
+    with claimed_place(tmp_path / "mine"), pytest.raises(OptionError, match="belongs to a command that is running"):
+        record(LightEnv, player, tmp_path / "mine", frames=100)
+    (tmp_path / "mine" / "recording.json").write_text("{")
+    with pytest.raises(VPTGymError, match=r"recording\.json is damaged .*; restore it"):
+        record(LightEnv, player, tmp_path / "mine", frames=100)
+    assert len(episodes(tmp_path / "mine")) == 1
+
+
+def test_hidden_files_are_no_recordings(tmp_path: Path) -> None:
+    """What a killed recorder leaves, and macOS beside every film of a foreign disk."""
+    folder = record(LightEnv, player, tmp_path / "plays", frames=1)
+    for name in ("._film.mp4", ".episode-000001.partial.npz"):
+        (folder / name).write_bytes(b"no film")
+    found = list(find_recordings(folder, lambda name, error: pytest.fail(f"{name}: {error}")))
+    assert [recording.name for recording in found] == ["episode-000000.npz"]

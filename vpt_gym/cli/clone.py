@@ -68,21 +68,21 @@ def run(arguments: argparse.Namespace) -> int:
     asked = record_of(Cloning, arguments)
     from vpt_gym.offline import LatentDataset, clone
     from vpt_gym.offline.curves import draw_cloning
-    from vpt_gym.running.files import check_writable, write_atomically
+    from vpt_gym.running.files import check_writable, claimed_place, write_atomically
 
     model_path = ending_in(".zip", asked.out)
     check_writable(model_path)
     config = record_of(CloningConfig, arguments)
-    with LatentDataset(asked.dataset) as dataset:
+    with claimed_place(model_path), LatentDataset(asked.dataset) as dataset:
         print(f"{asked.dataset}: {len(dataset)} episodes, {dataset.frames:,} latents of {dataset.latent_size} numbers")
         model = _model(asked, dataset)
         result = clone(model, dataset, config, reporter=_LineReporter())
-    if not result.epochs:
-        print("vpt-gym: stopped before the first epoch was over; nothing is saved.")
-        return 130
-    write_atomically(model_path, model.save)
-    picture = model_path.with_suffix(".png")
-    draw_cloning(result, picture)
+        if not result.epochs:
+            print("vpt-gym: stopped before the first epoch was over; nothing is saved.")
+            return 130
+        picture = model_path.with_suffix(".png")
+        write_atomically(model_path, model.save)
+        draw_cloning(result, picture)
     _print_result(result, model_path, picture)
     return 130 if result.stopped else 0
 

@@ -20,7 +20,7 @@ from vpt_gym.compare.config import SHARED, Cell, ComparisonConfig, differences
 from vpt_gym.compare.progress import ComparisonReporter, Running, Standing, seconds_left
 from vpt_gym.encoders import load_encoder
 from vpt_gym.errors import OptionError, VPTGymError
-from vpt_gym.running.files import WriteError, claimed, is_claimed, write_json
+from vpt_gym.running.files import WriteError, claimed, is_claimed, read_json, write_json
 from vpt_gym.running.options import options_of
 from vpt_gym.running.stopping import StopSignal
 from vpt_gym.training.config import FleetConfig, TrainingConfig
@@ -108,10 +108,10 @@ def _take_folder(config: ComparisonConfig) -> None:
         if {path.name for path in config.out.iterdir()} - {".lock"}:
             raise OptionError(f"{config.out} holds something already, and no matrix; name a new folder with --out.")
         return
-    try:
-        before = json.loads(plan.read_text(encoding="utf-8"))["training"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise VPTGymError(f"{plan} cannot be read ({error}); restore it, or name a new folder with --out.") from error
+    remedy = "restore it, or name a new folder with --out"
+    before = read_json(plan, remedy).get("training")
+    if not isinstance(before, dict):
+        raise VPTGymError(f"{plan} is damaged (it says nothing of trainings); {remedy}.")
     odd = differences(before, config.to_dict()["training"], [declared.name for declared in SHARED])
     if odd:
         raise OptionError(

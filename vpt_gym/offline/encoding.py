@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import fcntl
-import json
 import os
 import shutil
 import time
@@ -17,7 +16,7 @@ import numpy as np
 
 from vpt_gym.encoders import Encoder, load_encoder
 from vpt_gym.encoders.protocol import Stream
-from vpt_gym.errors import OptionError, RecordingError
+from vpt_gym.errors import OptionError, RecordingError, VPTGymError
 from vpt_gym.extras import import_extra
 from vpt_gym.offline.dataset import LatentDataset
 from vpt_gym.offline.feeding import Feed, Passed, Piece, Strip
@@ -27,7 +26,7 @@ from vpt_gym.offline.recordings import Recording
 from vpt_gym.offline.report import EncodeReporter, EncodeResult
 from vpt_gym.offline.spaces import common_space
 from vpt_gym.offline.writing import PieceWriter, assemble
-from vpt_gym.running.files import write_json
+from vpt_gym.running.files import read_json, write_json
 from vpt_gym.running.stopping import StopSignal
 
 __all__ = ["encode"]
@@ -224,12 +223,11 @@ class _Workshop:
         terms = self.folder / "terms.json"
         try:
             if terms.exists():
-                self._check(
-                    json.loads(terms.read_text(encoding="utf-8")), f"{self.folder}, where an encoding was stopped,"
-                )
+                there = read_json(terms, f"delete {self.folder}, and what was encoded into it is encoded again")
+                self._check(there, f"{self.folder}, where an encoding was stopped,")
             else:
                 write_json(terms, self.facts)
-        except RecordingError:
+        except VPTGymError:
             self._lock.close()
             raise
         for left in self.folder.glob(".*.partial"):  # what a process that was killed had not finished

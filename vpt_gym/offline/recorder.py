@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Mapping
+from contextlib import closing
 from pathlib import Path
 from typing import Any, Final
 
@@ -18,6 +19,7 @@ from vpt_gym.errors import OptionError, VPTGymError
 from vpt_gym.frames import FrameSource, find_frames
 from vpt_gym.offline.readers.episodes import EpisodeRecording
 from vpt_gym.offline.spaces import text_of
+from vpt_gym.running.files import claimed_place, read_json, write_atomically, write_json
 
 __all__ = ["Play", "Targets", "record"]
 
@@ -68,7 +70,7 @@ def record(
         and the targets.
 
     Raises:
-        OptionError: a number is out of its range.
+        OptionError: a number is out of its range, or another command records into the folder.
         VPTGymError: the folder holds recordings of something else, or the environment shows no picture.
     """
     check_count("frames", frames)
@@ -76,9 +78,7 @@ def record(
     if not 0 <= random_share <= 1:
         raise OptionError(f"random_share must be from 0 to 1, not {random_share!r}.")
     place = Path(out).expanduser()
-    place.mkdir(parents=True, exist_ok=True)
-    env = make_env()
-    try:
+    with claimed_place(place, folder=True), closing(make_env()) as env:
         image = find_frames(env.observation_space, image_key, owner=f"record {env}", size=frame_size)
         described = {
             "env": None if env.spec is None else env.spec.id,
@@ -104,8 +104,6 @@ def record(
             _write(place / f"episode-{index:06d}.npz", arrays)
             done, index = done + len(arrays["rewards"]), index + 1
             tick(done)
-    finally:
-        env.close()
     return place
 
 
@@ -114,9 +112,9 @@ def _claim(place: Path, described: dict[str, Any]) -> None:
     if not file.exists():
         if any(place.iterdir()):
             raise VPTGymError(f"{place} holds something else than recordings: name a new or an empty folder.")
-        file.write_text(json.dumps(described, indent=2) + "\n", encoding="utf-8")
+        write_json(file, described)
         return
-    there = json.loads(file.read_text(encoding="utf-8"))
+    there = read_json(file, "restore it, or name another folder")
     if there != described:
         changed = ", ".join(name for name in described if there.get(name) != described[name])
         raise VPTGymError(f"{place} holds recordings that were made otherwise ({changed}): name another folder.")
@@ -162,9 +160,11 @@ def _episode(
 
 def _write(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
     """A file of arrays, whole or not at all."""
-    part = path.with_name(f".{path.name}.part")
-    with part.open("wb") as file:
-        np.savez(file, **arrays)  # type: ignore[arg-type]
-        file.flush()
-        os.fsync(file.fileno())
-    part.replace(path)
+
+    def write(part: Path) -> None:
+        with part.open("wb") as file:
+            np.savez(file, **arrays)  # type: ignore[arg-type]
+            file.flush()
+            os.fsync(file.fileno())
+
+    write_atomically(path, write)

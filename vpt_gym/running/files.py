@@ -18,7 +18,17 @@ try:
 except ImportError:  # not a POSIX system: there files are whole too, but two commands on one are not noticed
     fcntl = None  # type: ignore[assignment]
 
-__all__ = ["WriteError", "check_writable", "claimed", "is_claimed", "lock_of", "write_atomically", "write_json"]
+__all__ = [
+    "WriteError",
+    "check_writable",
+    "claimed",
+    "claimed_place",
+    "is_claimed",
+    "lock_of",
+    "read_json",
+    "write_atomically",
+    "write_json",
+]
 
 logger = logging.getLogger("vpt_gym")
 
@@ -81,9 +91,46 @@ def write_json(target: Path, values: dict[str, Any]) -> None:
     write_atomically(target, lambda temporary: temporary.write_text(text, encoding="utf-8"))
 
 
+def read_json(file: Path, remedy: str) -> dict[str, Any]:
+    """The object in a JSON file that this package wrote.
+
+    Args:
+        file: there is one.
+        remedy: what to do where it is damaged, the end of the message.
+
+    Raises:
+        VPTGymError: it cannot be read, or is no JSON object.
+    """
+    try:
+        values = json.loads(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise VPTGymError(f"{file} cannot be read ({error.strerror}); {remedy}.") from error
+    except (ValueError, RecursionError) as error:
+        raise VPTGymError(f"{file} is damaged ({error}); {remedy}.") from error
+    if not isinstance(values, dict):
+        raise VPTGymError(f"{file} is damaged (it holds no JSON object); {remedy}.")
+    return values
+
+
 def lock_of(target: Path) -> Path:
     """The lock file of a single file, beside it."""
     return target.with_name(f".{target.name}.lock")
+
+
+@contextlib.contextmanager
+def claimed_place(target: Path, *, folder: bool = False) -> Iterator[None]:
+    """Holds a file or a folder that is about to be written, by a lock beside it; makes what folders are wanting.
+
+    Raises:
+        OptionError: another command is at it.
+        WriteError: nothing can be written there.
+    """
+    try:
+        (target if folder else target.parent).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise WriteError.of(target, error) from error
+    with claimed(lock_of(target), f"The place {target}"):
+        yield
 
 
 @contextlib.contextmanager

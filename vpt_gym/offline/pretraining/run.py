@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import pickle
 import tempfile
 import warnings
 from collections.abc import Mapping, Sequence
@@ -12,6 +13,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final
 
+import torch
 from torch import Tensor
 
 from vpt_gym.encoders import load_encoder
@@ -29,7 +31,7 @@ from vpt_gym.offline.pretraining.policy import LOG_STD, TrunkPolicy
 from vpt_gym.offline.readers.finding import find_recordings
 from vpt_gym.offline.recordings import Recording
 from vpt_gym.offline.spaces import common_space
-from vpt_gym.running.files import write_json
+from vpt_gym.running.files import WriteError, claimed_place, read_json, write_json
 from vpt_gym.running.watching import wandb_run
 from vpt_gym.weights import VPTHeads, load_heads, resolve, save_checkpoint
 from vpt_gym.weights.files import open_tensor_file
@@ -62,9 +64,10 @@ def pretrain(config: PretrainingConfig, objectives: Mapping[str, Objective] | No
     """
     groups = [_recordings(name) for name in config.datasets]
     parts = _common_parts(groups)
-    going_on = _claim(config)
-    with wandb_run(config.out, _recorded(config), STEPS) if config.wandb else nullcontext() as watched:
-        _train(config, objectives or {}, groups, parts, going_on, watched)
+    with claimed_place(config.out, folder=True):
+        going_on = _claim(config)
+        with wandb_run(config.out, _recorded(config), STEPS) if config.wandb else nullcontext() as watched:
+            _train(config, objectives or {}, groups, parts, going_on, watched)
     return config.out
 
 
@@ -156,13 +159,16 @@ def _fit(
             enable_model_summary=False,
         )
         validation = Loader(pieces["validation"], 0) if "validation" in pieces else None
-        trainer.fit(
-            module,
-            Loader(pieces["training"], config.workers),
-            validation,
-            ckpt_path=None if going_on is None else str(going_on),
-            weights_only=False,
-        )
+        try:
+            trainer.fit(
+                module,
+                Loader(pieces["training"], config.workers),
+                validation,
+                ckpt_path=None if going_on is None else str(going_on),
+                weights_only=True,
+            )
+        except OSError as error:  # of a checkpoint or a log: what cannot be read is a RecordingError
+            raise error if isinstance(error, VPTGymError) else WriteError.of(config.out, error) from error
 
 
 def _publish(config: PretrainingConfig, policy: TrunkPolicy, module: Pretraining) -> None:
@@ -238,16 +244,24 @@ def _claim(config: PretrainingConfig) -> Path | None:
     values = _recorded(config)
     file = out / CONFIG_FILE
     if file.exists():
-        there = json.loads(file.read_text(encoding="utf-8"))
+        there = read_json(file, "restore it, or name another folder")
         changed = [name for name in values if name not in _MAY_CHANGE and there.get(name) != values[name]]
         if changed:
             raise VPTGymError(
                 f"{out} holds a training with another {', '.join(changed)}: give the same options to go on, or name "
                 "another folder."
             )
-    elif out.exists() and any(out.iterdir()):
+    elif any(out.iterdir()):
         raise VPTGymError(f"{out} holds something else than a pre-training: name a new or an empty folder.")
-    out.mkdir(parents=True, exist_ok=True)
     write_json(file, values)
     last = out / "checkpoints" / "last.ckpt"
-    return last if last.exists() else None
+    if not last.exists():
+        return None
+    try:
+        torch.load(last, map_location="meta", weights_only=True, mmap=True)
+    except (OSError, RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError) as error:
+        raise VPTGymError(
+            f"{last} is damaged ({str(error).splitlines()[0] or type(error).__name__}): put best.ckpt in its place, or name "
+            "another folder."
+        ) from error
+    return last

@@ -45,7 +45,12 @@ def find_recordings(path: Path, refused: Refused) -> Iterator[Recording]:
     if is_trajectories(path):
         yield from trajectories_in(path)
         return
-    found = [file for file in sorted(path.rglob("*")) if file.suffix.lower() in (*VIDEO_SUFFIXES, ".npz")]
+    found = [
+        file
+        for file in sorted(path.rglob("*"))
+        # Hidden ones are half written, or what macOS leaves beside a film: `._film.mp4`.
+        if file.suffix.lower() in (*VIDEO_SUFFIXES, ".npz") and not file.name.startswith(".")
+    ]
     if not found:
         raise RecordingError(
             f"{path} holds no recordings: neither films ({', '.join(VIDEO_SUFFIXES)}) nor .npz, nor is it a Minari or a "
