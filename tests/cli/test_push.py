@@ -96,7 +96,7 @@ def test_a_head(hub: Hub, tmp_path: Path) -> None:
     results = json.loads((there / "results.json").read_text())
     assert (results["mean_reward"], results["n_eval_episodes"]) == (recorded["evaluation"]["mean"], 2)
     card = (there / "README.md").read_text()
-    for words in ("random:tiny", "UNTRAINED".lower(), recorded["encoder"]["fingerprint"], "model-index", "mean_reward"):
+    for words in ("random:mini", "UNTRAINED".lower(), recorded["encoder"]["fingerprint"], "model-index", "mean_reward"):
         assert words in card
     scores = [evaluate(EvaluationConfig(folder, episodes=3, video="none")).score.returns for folder in (run, there)]
     assert scores[0] == scores[1]

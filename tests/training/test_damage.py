@@ -49,7 +49,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
 
 @pytest.fixture(scope="module")
 def encoder() -> Any:
-    return load_encoder("random:tiny", layer="cnn")
+    return load_encoder("random:mini", layer="cnn")
 
 
 @pytest.fixture(scope="module")
