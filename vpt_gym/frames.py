@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from textwrap import shorten
 from typing import Any, Final
 
 import gymnasium as gym
@@ -245,7 +246,8 @@ def _source(space: gym.Space[Any], path: Path, owner: str, size: int) -> FrameSo
     name = "the observation" if key is None else f"observation[{key!r}]"
     if not isinstance(space, gym.spaces.Box):
         raise ObservationError(
-            f"{owner}: {name} must be an image, a uint8 Box, but its space is {space}; use a pixel environment."
+            f"{owner}: {name} must be an image, a uint8 Box, but its space is {shorten(str(space), 100)}; use a pixel "
+            "environment."
         )
     shape = picture_shape(space.shape)
     if len(shape) == 4:
@@ -258,6 +260,8 @@ def _source(space: gym.Space[Any], path: Path, owner: str, size: int) -> FrameSo
             f"{owner}: {name} must be an image, but its shape is {shape}; use a pixel environment (or "
             "gymnasium.wrappers.AddRenderObservation), and wrap it once only."
         )
+    if 0 in shape:
+        raise ObservationError(f"{owner}: {name} must be an image, but its shape is {shape}, which has no pixels.")
     if space.dtype != np.uint8:
         raise ObservationError(
             f"{owner}: {name} must be raw uint8 pixels, but its space is {space.dtype} {shape}; put vpt_gym before any "

@@ -209,6 +209,8 @@ class TestBadInput:
             (box(4, 84, 84), {}, "one or three channels"),
             (box(3, 64, 3), {}, "both the first and the last axis"),
             (box(3, 84, 84, 3), {}, r"must be one image, but its shape is \(3, 84, 84, 3\), a stack of several; undo"),
+            (box(0, 64, 3), {}, r"its shape is \(0, 64, 3\), which has no pixels"),
+            (gym.spaces.MultiDiscrete(np.full((9, 9, 3), 256)), {}, "its space is MultiDiscrete.{,100}; use a pixel"),
             (box(7), {}, "shape is \\(7,\\); use a pixel environment"),
             (gym.spaces.Discrete(3), {}, "must be an image, a uint8 Box, but its space is Discrete.*pixel environment"),
             (
