@@ -95,3 +95,15 @@ def test_hidden_files_are_no_recordings(tmp_path: Path) -> None:
         (folder / name).write_bytes(b"no film")
     found = list(find_recordings(folder, lambda name, error: pytest.fail(f"{name}: {error}")))
     assert [recording.name for recording in found] == ["episode-000000.npz"]
+
+
+@pytest.mark.parametrize("value", ["nan", "inf", "1e300"])
+def test_a_reward_that_is_not_finite_is_told(tmp_path: Path, value: str) -> None:
+    def make() -> LightEnv:
+        return LightEnv(odd="reward", odd_from=3, odd_value=value)
+
+    with pytest.raises(
+        VPTGymError, match=rf"LightEnv.*: the reward of step 3 is {float(value)}, after reset\(seed=\d+\)"
+    ):
+        record(make, player, tmp_path / "plays", frames=20)
+    assert episodes(tmp_path / "plays") == []

@@ -71,7 +71,7 @@ def record(
 
     Raises:
         OptionError: a number is out of its range, or another command records into the folder.
-        VPTGymError: the folder holds recordings of something else, or the environment shows no picture.
+        VPTGymError: the folder holds recordings of something else, the environment shows no picture, or a reward is not finite.
     """
     check_count("frames", frames)
     check_count("longest", longest)
@@ -148,6 +148,11 @@ def _episode(
         if targets is not None:
             row |= targets(env)
         observation, reward, terminated, truncated, _ = env.step(played)
+        if not abs(float(reward)) <= np.finfo(np.float32).max:  # NaN is not
+            raise VPTGymError(
+                f"{env}: the reward of step {step + 1} is {reward}, after reset(seed={of_env}): mend the environment; the "
+                "episodes before this one are kept."
+            )
         truncated = truncated or step + 1 == longest
         row |= {"rewards": np.float32(reward), "terminations": bool(terminated), "truncations": bool(truncated)}
         for name, value in row.items():
