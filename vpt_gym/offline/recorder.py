@@ -148,7 +148,7 @@ def _episode(
         if targets is not None:
             row |= targets(env)
         observation, reward, terminated, truncated, _ = env.step(played)
-        if not abs(float(reward)) <= np.finfo(np.float32).max:  # NaN is not
+        if not abs(float(reward)) <= float(np.finfo(np.float32).max):  # NaN is not
             raise VPTGymError(
                 f"{env}: the reward of step {step + 1} is {reward}, after reset(seed={of_env}): mend the environment; the "
                 "episodes before this one are kept."
