@@ -149,6 +149,8 @@ def main() -> None:
     parser.add_argument("--length", type=int, default=16)
     parser.add_argument("--part", help="one case, in this process")
     arguments = parser.parse_args()
+    if arguments.steps < WARM + 2:
+        parser.error(f"--steps must be {WARM + 2} or more: the first {WARM} are not counted")
     if arguments.part:
         print(json.dumps(case(arguments.part, arguments)))
         return
