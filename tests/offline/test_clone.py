@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -287,3 +289,45 @@ def test_statistics_of_scaled_latents_come_from_what_is_trained_on(tmp_path: Pat
     rows = np.concatenate([episodes[number]["latents"][:-1] for number in train]).astype(np.float64)
     np.testing.assert_allclose(extractor.mean.numpy(), rows.mean(axis=0), rtol=1e-5)
     np.testing.assert_allclose(extractor.variance.numpy(), rows.var(axis=0), rtol=1e-2)
+
+
+def _with(value: Any, *keys: str) -> Callable[[str], str]:
+    """Metadata with another value, or none, at some keys."""
+
+    def damage(text: str) -> str:
+        whole: Any = json.loads(text)
+        inner = whole
+        for key in keys[:-1]:
+            inner = inner[key]
+        assert keys[-1] in inner
+        inner[keys[-1]] = value
+        if value is None:
+            del inner[keys[-1]]
+        return json.dumps(whole)
+
+    return damage
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        pytest.param(lambda _: "[" * 100_000, id="nested"),
+        pytest.param(lambda _: "[]", id="list"),
+        pytest.param(lambda text: text[: len(text) // 2], id="half"),
+        pytest.param(_with("x", "vpt_gym", "latent_size"), id="size"),
+        pytest.param(_with(None, "vpt_gym", "encoder", "fingerprint"), id="fingerprint"),
+        pytest.param(_with([], "vpt_gym", "encoder"), id="encoder"),
+        pytest.param(_with("words", "vpt_gym", "dtype"), id="dtype"),
+        pytest.param(_with(9, "total_episodes"), id="more"),
+        pytest.param(_with(None, "total_episodes"), id="no count"),
+        pytest.param(_with([1], "action_space"), id="space"),
+        pytest.param(_with("[1]", "action_space"), id="words of a space"),
+    ],
+)
+def test_a_damaged_dataset_is_a_sentence(damage: Callable[[str], str], tmp_path: Path) -> None:
+    data = write_latents(tmp_path / "data", _episodes(_choice, (5, 7)), gym.spaces.Discrete(3))
+    LatentDataset(data).close()
+    file = data / "data" / "metadata.json"
+    file.write_text(damage(file.read_text()))
+    with pytest.raises(RecordingError, match=r"cannot be read|is no space"):
+        LatentDataset(data)

@@ -36,6 +36,8 @@ def test_encode_clone_probe_nearest(
     assert "passed over  4" in capsys.readouterr().out
     assert main([*encode, "--layer", "final", "--dtype", "float16"]) == 1
     assert "name another --out" in capsys.readouterr().err
+    assert main(["encode", "recordings", "--out", "x" * 300, "--encoder", "random:mini"]) == 1
+    assert "cannot be written: File name too long" in capsys.readouterr().err
     (tmp_path / "recordings" / "bad.npz").write_bytes(b"bad")
     assert main([*encode, "--layer", "all", "--dtype", "float16"]) == 1
     captured = capsys.readouterr()

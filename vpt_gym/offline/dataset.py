@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
+import numpy as np
 
 from vpt_gym.errors import RecordingError
 from vpt_gym.extras import import_extra
@@ -74,27 +75,29 @@ class LatentDataset:
             raise RecordingError(
                 f"{path} is no dataset of latents: make one with `vpt-gym encode RECORDINGS --out {path}`."
             )
-        with failing_as(str(path), OSError, ValueError):
+        with failing_as(str(path), OSError, ValueError, AttributeError):
             metadata = json.loads((folder / METADATA).read_text(encoding="utf-8"))
-        facts = metadata.get("vpt_gym")
+            facts = metadata.get("vpt_gym")
         if not isinstance(facts, dict):
             raise RecordingError(
                 f"{path} is a Minari dataset, but its observations are no latents of vpt_gym: encode it with "
                 f"`vpt-gym encode {path} --out LATENTS`."
             )
         self.facts = facts
-        self.latent_size = int(facts["latent_size"])
-        self.dtype = str(facts["dtype"])
-        self.encoder: dict[str, Any] = facts["encoder"]
-        self.fingerprint = str(facts["encoder"]["fingerprint"])
-        self.layers: tuple[str, ...] = tuple(facts["layers"])
+        with failing_as(f"{path} (its metadata)", ValueError, TypeError, LookupError):
+            self.latent_size = int(facts["latent_size"])
+            self.dtype = np.dtype(str(facts["dtype"])).name
+            self.encoder: dict[str, Any] = facts["encoder"]
+            self.fingerprint = str(facts["encoder"]["fingerprint"])
+            self.layers: tuple[str, ...] = tuple(facts["layers"])
+            count = int(metadata["total_episodes"])
         space = metadata.get("action_space")
         self.action_space: gym.Space[Any] | None = None if space is None else space_of(space, str(path))
         self._lock = threading.Lock()
         with failing_as(str(path), OSError):
             self._file = h5py.File(folder / MAIN, "r")
-        with failing_as(str(path), OSError, KeyError):
-            groups = [self._file[f"episode_{number}"] for number in range(metadata["total_episodes"])]
+        with failing_as(str(path), OSError, LookupError, ValueError, TypeError, AttributeError):
+            groups = [self._file[f"episode_{number}"] for number in range(count)]
             self.episodes = [_episode(number, group) for number, group in enumerate(groups)]
             self.labels: tuple[str, ...] = tuple(sorted(groups[0].get("infos", ()))) if groups else ()
 

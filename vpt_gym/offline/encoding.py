@@ -200,7 +200,11 @@ class _Workshop:
         self.folder = out.with_name(f".{out.name}.partial")
         self._done: set[str] = set()
         spaces = [recording.action_space for recording in recordings]
-        if out.exists():
+        try:
+            there = out.exists()
+        except OSError as error:  # such as a name that is too long
+            raise OptionError(f"{out} cannot be written: {error.strerror}; name a folder of yours.") from error
+        if there:
             with LatentDataset(out) as dataset:
                 self._check(dataset.facts, str(out))
                 self._done = {f"{episode.sha256}-{episode.part}" for episode in dataset.episodes}

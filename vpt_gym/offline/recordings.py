@@ -119,7 +119,7 @@ def failing_as(name: str, *errors: type[Exception]) -> Iterator[None]:
         yield
     except RecordingError:  # says more already, and is a ValueError too
         raise
-    except errors as error:
+    except (*errors, RecursionError) as error:  # JSON that is nested without end
         what = str(error).strip() or type(error).__name__
         raise RecordingError(
             f"{name} cannot be read ({what}): get it again from its source, or leave it out."

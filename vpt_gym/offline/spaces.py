@@ -30,7 +30,15 @@ def space_of(words: str | dict[str, Any], name: str) -> gym.Space[Any]:
     serialization: Any = import_extra("minari.serialization", "offline", "Reading a dataset")
     try:
         space: gym.Space[Any] = serialization.deserialize_space(words)
-    except (KeyError, TypeError, ValueError, NotImplementedError, AssertionError) as error:
+    except (
+        LookupError,
+        TypeError,
+        ValueError,
+        AttributeError,
+        RecursionError,
+        NotImplementedError,
+        AssertionError,
+    ) as error:
         raise RecordingError(f"{name}: {json.dumps(words)[:80]} is no space that Minari writes.") from error
     return space
 
