@@ -115,11 +115,12 @@ def digest_of_file(path: Path) -> str:
 @contextmanager
 def failing_as(name: str, *errors: type[Exception]) -> Iterator[None]:
     """Inside, these errors, which a damaged file makes its library raise, become a RecordingError that names the file."""
+    caught: tuple[type[Exception], ...] = (*errors, RecursionError)  # the latter where JSON is nested without end
     try:
         yield
     except RecordingError:  # says more already, and is a ValueError too
         raise
-    except (*errors, RecursionError) as error:  # JSON that is nested without end
+    except caught as error:
         what = str(error).strip() or type(error).__name__
         raise RecordingError(
             f"{name} cannot be read ({what}): get it again from its source, or leave it out."
