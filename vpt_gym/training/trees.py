@@ -34,8 +34,10 @@ def pack(value: Any, tensors: dict[str, torch.Tensor], place: str = "") -> Any:
         array = np.array(value, order="C")  # pictures come transposed, and safetensors holds rows one after another
         if array.dtype.kind not in "biuf":
             raise VPTGymError(f"A checkpoint cannot hold {place}, which is an array of {array.dtype}.")
-        tensors[name := str(len(tensors))] = torch.from_numpy(array)
-        return {"$array": name}
+        # safetensors before 0.6.2 has no unsigned numbers of several bytes, and random generators are made of them.
+        unsigned = array.dtype.kind == "u" and array.itemsize > 1
+        tensors[name := str(len(tensors))] = torch.from_numpy(array.view(f"i{array.itemsize}") if unsigned else array)
+        return {"$unsigned" if unsigned else "$array": name}
     if isinstance(value, tuple):
         return {"$tuple": [pack(each, tensors, f"{place}[{i}]") for i, each in enumerate(value)]}
     if isinstance(value, list):
@@ -55,8 +57,9 @@ def unpack(value: Any, tensors: dict[str, torch.Tensor]) -> Any:
     ((kind, inside),) = value.items()
     if kind == "$tensor":
         return tensors[inside]
-    if kind == "$array":
+    if kind in ("$array", "$unsigned"):
         array = tensors[inside].numpy()
+        array = array.view(f"u{array.itemsize}") if kind == "$unsigned" else array
         return array if array.ndim else array[()]
     if kind == "$tuple":
         return tuple(unpack(each, tensors) for each in inside)
