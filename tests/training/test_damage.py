@@ -8,6 +8,7 @@ import pickle
 import zipfile
 from collections.abc import Callable
 from contextlib import nullcontext
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -226,7 +227,7 @@ def test_other_versions_are_told(copied: RunFolder) -> None:
     copied.write_config({**recorded, "status": "running"})
     result = evaluate(EvaluationConfig(copied.path, episodes=1, video="none"))
     assert result.differences == [
-        f"torch 1.0 then, {torch.__version__} now",
+        f"torch 1.0 then, {version('torch')} now",
         "absent-package 3 then, not installed now",
     ]
     assert result.status == "killed"

@@ -184,9 +184,11 @@ def _build(
     except (AssertionError, NotImplementedError, TypeError, ValueError) as error:
         if isinstance(error, VPTGymError):
             raise
+        # Some of Stable-Baselines3's assertions are without words.
+        values = ", ".join(f"{name}={value!r}" for name, value in options.items())
+        said = str(error).strip().rstrip(".") or f"one of {values} is not what it takes"
         raise OptionError(
-            f"{algorithm.__name__} cannot be built for {config.env_id}: {str(error).strip().rstrip('.')}. Choose another "
-            "--algo or other values."
+            f"{algorithm.__name__} cannot be built for {config.env_id}: {said}. Choose another --algo or other values."
         ) from error
 
 
