@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import errno
+import io
+import os
 import re
 from pathlib import Path
 
@@ -14,6 +17,13 @@ from vpt_gym.cli.main import main
 from vpt_gym.running.files import claimed_place
 
 require_offline()
+
+
+class Closed(io.StringIO):
+    """What `| head` leaves of standard output when it has seen enough."""
+
+    def write(self, text: str) -> int:
+        raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE))
 
 
 def test_encode_clone_probe_nearest(
@@ -64,6 +74,17 @@ def test_encode_clone_probe_nearest(
     assert main(["nearest", "latents", "--at", "1:3", "--k", "2", "--apart", "2", "--out", "sheet.png"]) == 0
     assert re.search(r"1:3 +0 +1\.npz", capsys.readouterr().out)
     assert Path("sheet.png").is_file()
+    for command in (
+        [*encode, "--layer", "all", "--dtype", "float16"],
+        ["clone", "latents", "--out", "clone.zip", "--epochs", "1"],
+        ["diffuse", "latents", "--out", "policy.safetensors", "--steps", "1"],
+        ["probe", "latents", "--label", "height"],
+        ["nearest", "latents", "--at", "1:3"],
+    ):
+        with monkeypatch.context() as patch:
+            patch.setattr("sys.stdout", Closed())
+            assert main(command) == 1
+        assert "Standard output cannot be written: Broken pipe." in capsys.readouterr().err
     assert main(["nearest", "latents", "--at", "9:0"]) == 1
     with pytest.raises(SystemExit, match="2"):
         main(["nearest", "latents", "--at", "here"])

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from vpt_gym.cli.arguments import add_command, ending_in, record_of
-from vpt_gym.cli.terminal import duration
+from vpt_gym.cli.terminal import duration, say
 from vpt_gym.offline.plan import CloningConfig
 from vpt_gym.offline.report import CloneReporter, CloneResult, Epoch
 from vpt_gym.running.options import WIDTHS, Option
@@ -74,11 +74,11 @@ def run(arguments: argparse.Namespace) -> int:
     check_writable(model_path)
     config = record_of(CloningConfig, arguments)
     with claimed_place(model_path), LatentDataset(asked.dataset) as dataset:
-        print(f"{asked.dataset}: {len(dataset)} episodes, {dataset.frames:,} latents of {dataset.latent_size} numbers")
+        say(f"{asked.dataset}: {len(dataset)} episodes, {dataset.frames:,} latents of {dataset.latent_size} numbers")
         model = _model(asked, dataset)
         result = clone(model, dataset, config, reporter=_LineReporter())
         if not result.epochs:
-            print("vpt-gym: stopped before the first epoch was over; nothing is saved.")
+            say("vpt-gym: stopped before the first epoch was over; nothing is saved.")
             return 130
         picture = model_path.with_suffix(".png")
         write_atomically(model_path, model.save)
@@ -119,13 +119,13 @@ def _model(asked: Cloning, dataset: LatentDataset) -> Any:
 
 def _print_result(result: CloneResult, model: Path, picture: Path) -> None:
     best = result.best
-    print(
+    say(
         f"  best         epoch {best.number}, loss {best.validation_loss:.4f} on {result.validation_frames:,} held-out frames"
     )
     for name, value in best.measures.items():
-        print(f"               {name:<24} {value:.4f}")
-    print(f"  time         {duration(result.seconds)}, {result.frames:,} frames an epoch")
-    print(f"Saved in {model}, the curves in {picture}. Next: PPO.load({str(model)!r}, env=venv).learn(...)")
+        say(f"               {name:<24} {value:.4f}")
+    say(f"  time         {duration(result.seconds)}, {result.frames:,} frames an epoch")
+    say(f"Saved in {model}, the curves in {picture}. Next: PPO.load({str(model)!r}, env=venv).learn(...)")
 
 
 class _LineReporter(CloneReporter):
@@ -135,7 +135,4 @@ class _LineReporter(CloneReporter):
             f", {name} {epoch.measures[name]:.3f}" for name in ("accuracy", "error") if name in epoch.measures
         )
         mark = "  best so far" if better else ""
-        print(
-            f"  epoch {epoch.number:<6} loss {epoch.loss:.4f}, held out {epoch.validation_loss:.4f}{words}{mark}",
-            flush=True,
-        )
+        say(f"  epoch {epoch.number:<6} loss {epoch.loss:.4f}, held out {epoch.validation_loss:.4f}{words}{mark}")

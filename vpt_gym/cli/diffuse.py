@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from vpt_gym.cli.arguments import add_command, ending_in, record_of
+from vpt_gym.cli.terminal import say
 from vpt_gym.offline.plan import DiffusionConfig
 from vpt_gym.running.options import COUNT, Option
 
@@ -78,14 +79,14 @@ def run(arguments: argparse.Namespace) -> int:
     config = record_of(DiffusionConfig, arguments)
     goal = None if asked.goal is None else embed_goal(asked.goal, asked.clip or CLIP)
     with claimed_place(out), LatentDataset(asked.dataset) as dataset:
-        print(f"{asked.dataset}: {len(dataset)} episodes, {dataset.frames:,} latents of {dataset.latent_size} numbers")
+        say(f"{asked.dataset}: {len(dataset)} episodes, {dataset.frames:,} latents of {dataset.latent_size} numbers")
         policy = _made(asked, dataset, 0 if goal is None else len(goal))
         result = train_diffusion(policy, dataset, config, goal=goal)
         policy.save(out)
     for step, loss in result.losses.items():
         held = f", held out {result.validation[step]:.4f}" if step in result.validation else ""
-        print(f"  step {step:<7} loss {loss:.4f}{held}")
-    print(f"Saved in {out}. Next: vpt-gym eval RUN --policy {out}")
+        say(f"  step {step:<7} loss {loss:.4f}{held}")
+    say(f"Saved in {out}. Next: vpt-gym eval RUN --policy {out}")
     return 130 if result.stopped else 0
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from tqdm import tqdm
 
 from vpt_gym.cli.arguments import add_command, record_of
-from vpt_gym.cli.terminal import duration
+from vpt_gym.cli.terminal import duration, say
 from vpt_gym.offline.plan import EncodingConfig
 from vpt_gym.offline.report import EncodeReporter, EncodeResult
 from vpt_gym.running.options import Option
@@ -85,18 +85,18 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _print_result(result: EncodeResult, out: Path) -> int:
     if result.stopped:
-        print(
+        say(
             f"vpt-gym: stopped; {result.encoded} recordings are finished and kept. The same command goes on from there."
         )
         return 130
     pace = result.frames / result.seconds if result.seconds else 0.0
     took = f"{duration(result.seconds)}, {pace:.0f} a second"
-    print(f"  encoded      {result.encoded} recordings, {result.frames:,} frames in {took}")
+    say(f"  encoded      {result.encoded} recordings, {result.frames:,} frames in {took}")
     if result.passed:
-        print(f"  passed over  {result.passed} that {out} has already")
+        say(f"  passed over  {result.passed} that {out} has already")
     if result.failed:
-        print(f"  left out     {len(result.failed)}, as reported above")
-    print(f"  dataset      {result.path or 'none: no recording could be encoded'}")
+        say(f"  left out     {len(result.failed)}, as reported above")
+    say(f"  dataset      {result.path or 'none: no recording could be encoded'}")
     return 0 if result.path is not None and not result.failed else 1
 
 
@@ -119,12 +119,11 @@ class BarReporter(EncodeReporter):
     def starting(self, recordings: int, frames: int | None, encoder: Encoder) -> None:
         """Print what is about to happen."""
         self.total = frames
-        print(f"{recordings} recordings, {'an unknown number of' if frames is None else f'{frames:,}'} frames")
+        say(f"{recordings} recordings, {'an unknown number of' if frames is None else f'{frames:,}'} frames")
         facts = encoder.describe()
-        print(f"  encoder      {facts['words']}")
+        say(f"  encoder      {facts['words']}")
         if facts["untrained"]:
-            print("               UNTRAINED: random weights, an architecture without anything learned")
-        sys.stdout.flush()
+            say("               UNTRAINED: random weights, an architecture without anything learned")
         if self.live:
             self._bar = tqdm(total=frames, desc="  encoding    ", unit=" frames", dynamic_ncols=True)
 
@@ -139,7 +138,7 @@ class BarReporter(EncodeReporter):
             self._line_seconds = seconds
             pace = frames / seconds
             left = "" if self.total is None else f", {duration((self.total - passed - frames) / pace)} left"
-            print(f"  encoding     {frames:,} frames, {pace:.0f} a second{left}", flush=True)
+            say(f"  encoding     {frames:,} frames, {pace:.0f} a second{left}")
 
     def failed(self, name: str, error: RecordingError) -> None:
         """Print which recording is left out, and why."""

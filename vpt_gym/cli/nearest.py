@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Annotated, Final
 
 from vpt_gym.cli.arguments import add_command, record_of
+from vpt_gym.cli.terminal import say
 from vpt_gym.errors import OptionError
 from vpt_gym.running.options import COUNT, Option, check_options, one_of
 
@@ -106,13 +107,13 @@ def run(arguments: argparse.Namespace) -> int:
         found = nearest(dataset, np.stack(latents), asked.k, metric=asked.metric, apart=asked.apart)
         for query, moments in zip(looked_for, found, strict=True):
             if isinstance(query, Moment):
-                print(f"{query.episode}:{query.frame} of {dataset.episodes[query.episode].recording}")
+                say(f"{query.episode}:{query.frame} of {dataset.episodes[query.episode].recording}")
             else:
-                print(query.name)
+                say(query.name)
             for moment in moments:
                 name = dataset.episodes[moment.episode].recording
-                print(f"  {moment.episode}:{moment.frame:<8} {moment.distance:>10.4g}  {name}")
+                say(f"  {moment.episode}:{moment.frame:<8} {moment.distance:>10.4g}  {name}")
         if asked.out is not None:
             contact_sheet(dataset, looked_for, found, asked.out)
-            print(f"The contact sheet is in {asked.out}.")
+            say(f"The contact sheet is in {asked.out}.")
     return 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 
 from vpt_gym.cli.arguments import add_command, record_of
+from vpt_gym.cli.terminal import say
 from vpt_gym.offline.pretraining.config import PretrainingConfig
 
 __all__ = ["add_parser"]
@@ -44,5 +45,5 @@ def run(arguments: argparse.Namespace) -> int:
     from vpt_gym.offline.pretraining.run import pretrain
 
     folder = pretrain(config)
-    print(f"Everything is in {folder}. Next: vpt-gym train ENV --encoder {folder}")
+    say(f"Everything is in {folder}. Next: vpt-gym train ENV --encoder {folder}")
     return 0

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Annotated
 
 from vpt_gym.cli.arguments import add_command, record_of
+from vpt_gym.cli.terminal import say
 from vpt_gym.offline.plan import ProbingConfig
 from vpt_gym.running.options import Option
 
@@ -57,15 +58,13 @@ def run(arguments: argparse.Namespace) -> int:
     config = record_of(ProbingConfig, arguments)
     with LatentDataset(asked.dataset) as dataset:
         probes = probe(dataset, asked.label, config)
-    print(f"{'label':<20} {'layer':<8} {'probe':<9} {'score':>7} {'without':>8}   on held-out episodes")
+    say(f"{'label':<20} {'layer':<8} {'probe':<9} {'score':>7} {'without':>8}   on held-out episodes")
     for each in probes:
         score = f"{each.score:>7.3f} {each.baseline:>8.3f}"
-        print(
-            f"{each.label:<20} {each.layer:<8} {each.kind:<9} {score}   {'R2' if each.kind == 'ridge' else 'accuracy'}"
-        )
+        say(f"{each.label:<20} {each.layer:<8} {each.kind:<9} {score}   {'R2' if each.kind == 'ridge' else 'accuracy'}")
     if asked.out is not None:
         from vpt_gym.offline.curves import draw_probes
 
         draw_probes(probes, asked.out)
-        print(f"The picture is in {asked.out}.")
+        say(f"The picture is in {asked.out}.")
     return 0

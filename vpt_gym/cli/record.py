@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from tqdm import tqdm
 
 from vpt_gym.cli.arguments import add_command, record_of
+from vpt_gym.cli.terminal import say
 from vpt_gym.errors import OptionError, VPTGymError
 from vpt_gym.running.options import COUNT, FRACTION, Option, check_options
 
@@ -111,7 +112,7 @@ def run(arguments: argparse.Namespace) -> int:
             longest=config.longest,
             tick=tick,
         )
-    print(f"{len(list(folder.glob('*.npz')))} episodes in {folder}. Next: vpt-gym pretrain {folder} --out encoder")
+    say(f"{len(list(folder.glob('*.npz')))} episodes in {folder}. Next: vpt-gym pretrain {folder} --out encoder")
     return 0
 
 
