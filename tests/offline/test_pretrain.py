@@ -138,11 +138,20 @@ def test_what_was_trained_is_shipped_in_bfloat16(place: Path, monkeypatch: pytes
         script.ship(folder, target, None)
 
 
-def test_stopped_and_gone_on_equals_uninterrupted(place: Path) -> None:
-    """kill -9 in the middle: the parameters are the same to the bit afterwards."""
-    objective = {"clone": 1.0, "depth_map": 2.0, "inverse": 0.5, "next": 0.5}
-    whole = pretrain(config_of(place, "whole", steps=12, objective=objective))
-    config = config_of(place, "killed", steps=12, objective=objective)
+OBJECTIVE = {"clone": 1.0, "depth_map": 2.0, "inverse": 0.5, "next": 0.5}
+
+
+@pytest.fixture(scope="module")
+def whole(place: Path) -> Path:
+    """A training of 12 steps that nothing stopped."""
+    return pretrain(config_of(place, "whole", steps=12, objective=OBJECTIVE))
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
+@pytest.mark.parametrize("name", ["SIGKILL", "SIGTERM", "SIGINT"])
+def test_stopped_and_gone_on_equals_uninterrupted(place: Path, whole: Path, name: str) -> None:
+    """In the middle: the parameters are the same to the bit afterwards. Who asks and does not kill gets an encoder as well."""
+    config = config_of(place, name, steps=12, objective=OBJECTIVE)
     script = f"""
 import os, signal, torch
 from pathlib import Path, PosixPath
@@ -151,18 +160,24 @@ from vpt_gym.offline.pretraining.run import pretrain  # noqa: E402
 torch.set_num_threads(1)
 def killer(batch, batch_idx, step_name, latents, mine_policy):
     if step_name == "training" and batch_idx == 6:
-        os.kill(os.getpid(), signal.SIGKILL)
+        os.kill(os.getpid(), signal.{name})
     return {{}}
-pretrain({config!r}, {{"killer": killer}})
+try:
+    pretrain({config!r}, {{"killer": killer}})
+except KeyboardInterrupt:
+    raise SystemExit(130)
 """
     died = subprocess.run([sys.executable, "-c", script], cwd=Path(__file__).parents[2], timeout=120, check=False)
-    assert died.returncode == -signal.SIGKILL
-    assert not (place / "killed" / "model.safetensors").exists()
+    killed = name == "SIGKILL"
+    assert died.returncode == (-signal.SIGKILL if killed else 130)
+    assert (place / name / "model.safetensors").exists() != killed
+    if not killed:
+        assert load_encoder(str(place / name), device="cpu").describe()["training"]["steps"] == 7
     resumed = pretrain(config)
     expected, found = (load_file(folder / "model.safetensors") for folder in (whole, resumed))
     assert set(expected) == set(found)
-    for name, tensor in expected.items():
-        assert torch.equal(tensor, found[name]), name
+    for key, tensor in expected.items():
+        assert torch.equal(tensor, found[key]), key
     # The curves are those of the whole training, not of its last part.
     assert read_figures(resumed)["val/loss"] == read_figures(whole)["val/loss"]
     assert len(read_figures(whole)["val/loss"]) == 3

@@ -44,6 +44,12 @@ def run(arguments: argparse.Namespace) -> int:
     config = record_of(PretrainingConfig, arguments)
     from vpt_gym.offline.pretraining.run import pretrain
 
-    folder = pretrain(config)
+    try:
+        folder = pretrain(config)
+    except KeyboardInterrupt:
+        if not (config.out / "model.safetensors").exists():
+            raise
+        say(f"vpt-gym: stopped; {config.out} is whole as far as it came, and the same command goes on from there.")
+        return 130
     say(f"Everything is in {folder}. Next: vpt-gym train ENV --encoder {folder}")
     return 0

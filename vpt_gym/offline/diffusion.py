@@ -19,7 +19,7 @@ from vpt_gym.errors import OptionError
 from vpt_gym.offline.batches import Frames, split_episodes
 from vpt_gym.offline.dataset import LatentDataset
 from vpt_gym.offline.plan import DiffusionConfig
-from vpt_gym.offline.pretraining.engine import import_lightning
+from vpt_gym.offline.pretraining.engine import import_lightning, stopping
 from vpt_gym.offline.recordings import IN_LOSS, Array
 from vpt_gym.running.stopping import StopSignal
 
@@ -292,9 +292,6 @@ def _run(learning: _Learning, frames: Chunks, *, progress: bool) -> None:
             held = learning.after_step(outputs["loss"])
             if held is not None:
                 self.log("held out", held, prog_bar=True, batch_size=1)
-            if stop.requested:
-                learning.result.stopped = True
-                self.trainer.should_stop = True
 
         def configure_optimizers(self) -> Any:
             optimizer = torch.optim.AdamW(
@@ -316,5 +313,6 @@ def _run(learning: _Learning, frames: Chunks, *, progress: bool) -> None:
             enable_checkpointing=False,
             enable_model_summary=False,
             enable_progress_bar=progress,
+            callbacks=[stopping(stop, lambda _: setattr(learning.result, "stopped", True))],
         )
         trainer.fit(Module(), _Batches(frames, config.batch_size, config.seed))

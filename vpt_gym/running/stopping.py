@@ -45,6 +45,11 @@ class StopSignal:
         for number, handler in self._previous.items():
             signal.signal(number, handler)
 
+    def take_back(self) -> None:
+        """Takes the signals from a library that has put handlers of its own in the place of these."""
+        for number in self._previous:
+            signal.signal(number, self._on_signal)
+
     @contextmanager
     def held(self) -> Iterator[None]:
         """Inside, no signal raises: for writing files."""

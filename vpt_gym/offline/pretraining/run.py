@@ -21,7 +21,7 @@ from vpt_gym.encoders.loading import load_network
 from vpt_gym.errors import RecordingError, VPTGymError
 from vpt_gym.offline.pretraining.card import set_log_aside, training_facts, write_card, write_curves
 from vpt_gym.offline.pretraining.config import PretrainingConfig
-from vpt_gym.offline.pretraining.engine import import_lightning
+from vpt_gym.offline.pretraining.engine import import_lightning, stopping
 from vpt_gym.offline.pretraining.heads import Parts, parts_of
 from vpt_gym.offline.pretraining.module import Pretraining, lightning_module
 from vpt_gym.offline.pretraining.objectives import Objective, make_objectives
@@ -32,6 +32,7 @@ from vpt_gym.offline.readers.finding import find_recordings
 from vpt_gym.offline.recordings import Recording
 from vpt_gym.offline.spaces import common_space
 from vpt_gym.running.files import WriteError, claimed_place, read_json, write_json
+from vpt_gym.running.stopping import StopSignal
 from vpt_gym.running.watching import wandb_run
 from vpt_gym.weights import VPTHeads, load_heads, resolve, save_checkpoint
 from vpt_gym.weights.files import open_tensor_file
@@ -61,13 +62,16 @@ def pretrain(config: PretrainingConfig, objectives: Mapping[str, Objective] | No
     Raises:
         VPTGymError: recordings or weights are missing, damaged or do not fit; the folder belongs to something else; or the loss
             is not finite, in which case the last checkpoint stays.
+        KeyboardInterrupt: after Ctrl-C or SIGTERM, when the folder is whole, as far as it came; the same call goes on.
     """
     groups = [_recordings(name) for name in config.datasets]
     parts = _common_parts(groups)
     with claimed_place(config.out, folder=True):
         going_on = _claim(config)
         with wandb_run(config.out, _recorded(config), STEPS) if config.wandb else nullcontext() as watched:
-            _train(config, objectives or {}, groups, parts, going_on, watched)
+            stopped = _train(config, objectives or {}, groups, parts, going_on, watched)
+    if stopped:
+        raise KeyboardInterrupt
     return config.out
 
 
@@ -78,7 +82,8 @@ def _train(
     parts: Parts,
     going_on: Path | None,
     watched: Any,
-) -> None:
+) -> bool:
+    """Whether it was asked to stop."""
     import_lightning().seed_everything(config.seed, verbose=False)
     net = load_network(config.source, trainable=True, device="cpu")
     policy = TrunkPolicy(net, parts, _heads(config.source, net.config.hidden_size))
@@ -109,11 +114,12 @@ def _train(
         weight_decay=config.weight_decay,
         warm_up=config.warm_up,
     )
-    _fit(config, module, pieces, going_on, watched)
+    stopped = _fit(config, module, pieces, going_on, watched)
     if adapter is not None:
         adapter.merge_and_unload()
     write_curves(config.out)
     _publish(config, policy, module)
+    return stopped
 
 
 def _fit(
@@ -122,13 +128,16 @@ def _fit(
     pieces: Mapping[str, Pieces],
     going_on: Path | None,
     watched: Any,
-) -> None:
+) -> bool:
+    """Whether it was asked to stop."""
     lightning = import_lightning()
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     checkpoints = config.out / "checkpoints"
     best_by = "val/loss" if "validation" in pieces else "train/loss"
     callbacks, loggers = lightning.pytorch.callbacks, lightning.pytorch.loggers
+    stop = StopSignal()
     called = [
+        stopping(stop, lambda trainer: trainer.save_checkpoint(checkpoints / "last.ckpt")),
         callbacks.ModelCheckpoint(checkpoints, "best", monitor=best_by, enable_version_counter=False),
         callbacks.ModelCheckpoint(
             checkpoints, "last", every_n_train_steps=config.validate_every, enable_version_counter=False
@@ -142,7 +151,7 @@ def _fit(
         loggers.TensorBoardLogger(config.out, "logs", ""),
         loggers.CSVLogger(config.out, "logs", "", flush_logs_every_n_steps=10),
     ]
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), stop:
         # Lightning's advice on workers, on logging intervals and on resuming in the middle of an epoch, which Loader sees to.
         warnings.filterwarnings("ignore", module="lightning")
         trainer = lightning.Trainer(
@@ -169,6 +178,7 @@ def _fit(
             )
         except OSError as error:  # of a checkpoint or a log: what cannot be read is a RecordingError
             raise error if isinstance(error, VPTGymError) else WriteError.of(config.out, error) from error
+    return stop.requested
 
 
 def _publish(config: PretrainingConfig, policy: TrunkPolicy, module: Pretraining) -> None:
