@@ -27,7 +27,7 @@ def _tf32_wished_for() -> Iterator[None]:
 
 def rounding() -> str:
     """What torch's switches let the CPU round the factors of float32 products to, now."""
-    matmul: Any = torch.backends.mkldnn.matmul
+    matmul: Any = getattr(torch.backends.mkldnn, "matmul", None)
     if hasattr(matmul, "fp32_precision"):
         return str(matmul.fp32_precision)
     return {"highest": "ieee", "high": "tf32"}[torch.get_float32_matmul_precision()]

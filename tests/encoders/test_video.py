@@ -307,7 +307,7 @@ def test_pickles_are_not_read_and_no_tensor_is_drawn(places: dict[str, Path], tm
     tensors = safetensors.torch.load_file(file)
     name = next(iter(tensors))
     safetensors.torch.save_file({key: value for key, value in tensors.items() if key != name}, file)
-    with pytest.raises(WeightsError, match=r"lacks .*1 tensors"):
+    with pytest.raises(WeightsError, match=r"lacks .*1 tensors|following keys are missing"):
         load(folder)
     file.unlink()
     torch.save(tensors, folder / "unet" / "diffusion_pytorch_model.bin")

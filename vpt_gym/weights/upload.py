@@ -54,8 +54,12 @@ def upload(files: Mapping[str, Path | bytes], repository: str, *, private: bool,
     Raises:
         WeightsError: the name cannot be one, nobody is logged in, the owner does not let you, or nothing answers.
     """
-    from huggingface_hub import CommitOperationAdd, HfApi, errors
+    from huggingface_hub import CommitOperationAdd, HfApi, constants, errors
 
+    if constants.HF_HUB_OFFLINE:  # which older releases of huggingface_hub do not heed when they write
+        raise WeightsError(
+            f"The hub is switched off by HF_HUB_OFFLINE, and {repository!r} is to go there: set HF_HUB_OFFLINE=0."
+        )
     hub = HfApi()
     try:
         hub.create_repo(repository, private=private, exist_ok=True)
@@ -66,10 +70,6 @@ def upload(files: Mapping[str, Path | bytes], repository: str, *, private: bool,
     except errors.HFValidationError as error:
         raise WeightsError(
             f"{repository!r} cannot be the name of a hub repository ({_first_line(error)}): give owner/name."
-        ) from error
-    except errors.OfflineModeIsEnabled as error:
-        raise WeightsError(
-            f"The hub is switched off by HF_HUB_OFFLINE, and {repository!r} is to go there: set HF_HUB_OFFLINE=0."
         ) from error
     except errors.HfHubHTTPError as error:
         status = getattr(error.response, "status_code", None)

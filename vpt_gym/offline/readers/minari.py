@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import math
 from abc import abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -96,7 +97,8 @@ class MinariRecording(Recording):
 
     def _frames(self, images: Any) -> Any:
         """uint8 [t, H, W, 3] of images as they are stored."""
-        if self._jpeg:
+        # Minari 0.5.3 writes small pictures as JPEG too, into HDF5, and does not know it when it reads them.
+        if self._jpeg or (len(images) and np.size(images[0]) != math.prod(self._source.shape)):
             images = [_decoded(bytes(image)) for image in images]
         stacked = np.stack(list(images)).reshape(-1, *self._source.shape)
         if self._source.layout == "CHW":
