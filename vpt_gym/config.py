@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from types import MappingProxyType
 from typing import Final
 
@@ -61,6 +61,10 @@ class VPTConfig:
             )
         if self.frame_size % 8:
             raise OptionError(f"VPTConfig.frame_size must be a multiple of 8, not {self.frame_size}.")
+
+    def to_dict(self) -> dict[str, int]:
+        """The sizes by their names; peft asks a network's config for them, before 0.18 in no other way."""
+        return asdict(self)
 
     @property
     def channels(self) -> tuple[int, int, int]:

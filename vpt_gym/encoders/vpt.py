@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict
 from functools import cached_property
 from typing import Any, Final
 
@@ -124,7 +123,7 @@ class VPTEncoder(EncoderBase):
         """
         return {
             **super().describe(),
-            "architecture": asdict(self.config),
+            "architecture": self.config.to_dict(),
             "report": self.report.summary(),
             "training": self.report.training,
         }

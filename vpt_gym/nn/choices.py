@@ -57,7 +57,7 @@ class Choices:
             "threads": torch.get_num_threads(),
             "torch": torch.__version__,
             "vpt_gym": _code(),
-            "network": asdict(net.config),
+            "network": net.config.to_dict(),
             "precision": precision,
             "dtype": str(net.dtype),
             "backends": names,
