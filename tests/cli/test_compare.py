@@ -36,6 +36,7 @@ def test_on_a_terminal_each_running_cell_has_a_bar(
     matrix: ComparisonConfig, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+    monkeypatch.setenv("COLUMNS", "160")  # else as wide as the terminal around the tests
     one, two = matrix.cells()[:2]
     with _Terminal(matrix) as reporter:
         running = [Running(one, "training", 12_800, 10.0, 1.0), Running(two, "starting")]
