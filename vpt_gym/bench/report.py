@@ -11,16 +11,20 @@ __all__ = ["align", "heading", "tables"]
 WIDTH = 100
 
 SPEED = "Speed of one step, from uint8 frames to float32 latents, both in host memory."
-SPEED_NOTES = """\
+SPEED_NOTES = {
+    "GFLOP/s": """\
   GFLOP/s: the network's nominal FLOPs (2 x multiply-adds of direct convolutions) of a frame times
     frames/s. Winograd convolutions need fewer multiplications for the same result, so that a step
-    can pass 100% of the peak.
+    can pass 100% of the peak.""",
+    "of peak": """\
   of peak: over plain channels-last 3x3 convolutions (128 channels at 64x64, 256 at 32x32 and 16x16;
     the best of the three) in the same precision, threads and rounds. At best, in GFLOP/s:
-    {peaks}.
-  MiB/env: memory between steps, the state of one environment.
-  x MS: how many times faster than MineStudio's network in the same rounds.
-  * fewer than 100 steps were measured: the slowest one stands for p99."""
+    {peaks}.""",
+    "MiB/env": "  MiB/env: memory between steps, the state of one environment.",
+    "x MS": "  x MS: how many times faster than MineStudio's network in the same rounds.",
+    "*": "  * fewer than 100 steps were measured: the slowest one stands for p99.",
+}
+"""What stands below the table, by what in it is explained."""
 ACCURACY_NOTES = """\
   error: length of the difference over the length of float32's latent. growth in time: median error
     of the last quarter of the steps over the first quarter's; since reset: of the frames longest
@@ -63,7 +67,14 @@ def tables(record: dict[str, Any]) -> str:
         for peak in record["peaks"]:
             of[peak["precision"]] = max(peak["gflops"], of.get(peak["precision"], 0.0))
         peaks = ", ".join(f"{name} {gflops:,.0f}" for name, gflops in of.items()) or "not measured"
-        parts += [SPEED, align(_speed_rows(record), left=(1,)), SPEED_NOTES.format(peaks=peaks)]
+        table = align(_speed_rows(record), left=(1,))
+        counted = any(cell.get("gflops") is not None for cell in record["cells"])
+        notes = [
+            note.format(peaks=peaks)
+            for mark, note in SPEED_NOTES.items()
+            if mark in table and (counted or mark not in ("GFLOP/s", "of peak"))
+        ]
+        parts += [SPEED, table, "\n".join(notes)]
     if record["accuracy"]:
         one = next(iter(record["accuracy"].values()))
         size = f"{one['steps']:,} steps of 2 rows, {one['resets']} resets, every step compared"
