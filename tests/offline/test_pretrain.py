@@ -247,7 +247,10 @@ def test_a_folder_belongs_to_one_and_its_damage_is_told(place: Path) -> None:
     config = config_of(place, "hurt", steps=4)
     last = pretrain(config) / "checkpoints" / "last.ckpt"
     whole = last.read_bytes()
-    with claimed_place(config.out), pytest.raises(OptionError, match="hurt belongs to a command that is running"):
+    with (
+        claimed_place(config.out, folder=True),
+        pytest.raises(OptionError, match="hurt belongs to a command that is running"),
+    ):
         pretrain(config)
     hostile = pickle.dumps({"state_dict": Hostile(place / "ran")})
     for content in (b"", whole[: len(whole) // 2], b"no checkpoint" * 100, hostile):

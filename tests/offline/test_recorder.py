@@ -81,10 +81,13 @@ def test_refused(tmp_path: Path) -> None:
     with pytest.raises(VPTGymError, match="something else than recordings"):
         record(LightEnv, player, tmp_path / "full", frames=1)
     record(LightEnv, player, tmp_path / "mine", frames=1)
-    with claimed_place(tmp_path / "mine"), pytest.raises(OptionError, match="belongs to a command that is running"):
+    with (
+        claimed_place(tmp_path / "mine", folder=True),
+        pytest.raises(OptionError, match="belongs to a command that is running"),
+    ):
         record(LightEnv, player, tmp_path / "mine", frames=100)
     (tmp_path / "mine" / "recording.json").write_text("{")
-    with pytest.raises(VPTGymError, match=r"recording\.json is damaged .*; restore it"):
+    with pytest.raises(VPTGymError, match=r"recording\.json is not valid JSON .*; restore it"):
         record(LightEnv, player, tmp_path / "mine", frames=100)
     assert len(episodes(tmp_path / "mine")) == 1
 

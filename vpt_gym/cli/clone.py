@@ -68,10 +68,9 @@ def run(arguments: argparse.Namespace) -> int:
     asked = record_of(Cloning, arguments)
     from vpt_gym.offline import LatentDataset, clone
     from vpt_gym.offline.curves import draw_cloning
-    from vpt_gym.running.files import check_writable, claimed_place, write_atomically
+    from vpt_gym.running.files import claimed_place, write_atomically
 
     model_path = ending_in(".zip", asked.out)
-    check_writable(model_path)
     config = record_of(CloningConfig, arguments)
     with claimed_place(model_path), LatentDataset(asked.dataset) as dataset:
         say(f"{asked.dataset}: {len(dataset)} episodes, {dataset.frames:,} latents of {dataset.latent_size} numbers")

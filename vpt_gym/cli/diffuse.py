@@ -72,13 +72,12 @@ def run(arguments: argparse.Namespace) -> int:
     asked = record_of(Diffusing, arguments)
     from vpt_gym.encoders.text import CLIP, embed_goal
     from vpt_gym.offline import LatentDataset, train_diffusion
-    from vpt_gym.running.files import check_writable, claimed_place
+    from vpt_gym.running.files import claimed_place
 
     out = ending_in(".safetensors", asked.out)
-    check_writable(out)
     config = record_of(DiffusionConfig, arguments)
-    goal = None if asked.goal is None else embed_goal(asked.goal, asked.clip or CLIP)
     with claimed_place(out), LatentDataset(asked.dataset) as dataset:
+        goal = None if asked.goal is None else embed_goal(asked.goal, asked.clip or CLIP)
         say(f"{asked.dataset}: {len(dataset)} episodes, {dataset.frames:,} latents of {dataset.latent_size} numbers")
         policy = _made(asked, dataset, 0 if goal is None else len(goal))
         result = train_diffusion(policy, dataset, config, goal=goal)

@@ -106,9 +106,9 @@ def read_json(file: Path, remedy: str) -> dict[str, Any]:
     except OSError as error:
         raise VPTGymError(f"{file} cannot be read ({error.strerror}); {remedy}.") from error
     except (ValueError, RecursionError) as error:
-        raise VPTGymError(f"{file} is damaged ({error}); {remedy}.") from error
+        raise VPTGymError(f"{file} is not valid JSON ({error}); {remedy}.") from error
     if not isinstance(values, dict):
-        raise VPTGymError(f"{file} is damaged (it holds no JSON object); {remedy}.")
+        raise VPTGymError(f"{file} is damaged: it holds no JSON object; {remedy}.")
     return values
 
 
@@ -122,13 +122,16 @@ def claimed_place(target: Path, *, folder: bool = False) -> Iterator[None]:
     """Holds a file or a folder that is about to be written, by a lock beside it; makes what folders are wanting.
 
     Raises:
-        OptionError: another command is at it.
-        WriteError: nothing can be written there.
+        OptionError: another command is at it, or it cannot be written.
+        WriteError: the folder cannot be made.
     """
-    try:
-        (target if folder else target.parent).mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise WriteError.of(target, error) from error
+    if folder:
+        try:
+            target.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise WriteError.of(target, error) from error
+    else:
+        check_writable(target)
     with claimed(lock_of(target), f"The place {target}"):
         yield
 

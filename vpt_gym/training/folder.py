@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -13,7 +12,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from vpt_gym.errors import OptionError, VPTGymError
-from vpt_gym.running.files import claimed, is_claimed, write_atomically, write_json
+from vpt_gym.running.files import claimed, is_claimed, read_json, write_atomically, write_json
 
 __all__ = ["RunFolder"]
 
@@ -150,13 +149,8 @@ class RunFolder:
         Raises:
             VPTGymError: the file is not JSON or lacks the sections that `vpt-gym train` writes.
         """
-        try:
-            values = json.loads(self.config.read_text(encoding="utf-8"))
-        except OSError as error:
-            raise VPTGymError(f"{self.config} cannot be read: {error.strerror}.") from error
-        except (ValueError, RecursionError) as error:
-            raise VPTGymError(f"{self.config} is not valid JSON ({error}); restore the file or train again.") from error
-        if not isinstance(values, dict) or not {"training", "encoder"} <= set(values):
+        values = read_json(self.config, "restore the file or train again")
+        if not {"training", "encoder"} <= set(values):
             raise VPTGymError(f"{self.config} lacks the sections 'training' and 'encoder'; train again.")
         random = values.get("random_policy")
         returns = random.get("returns") if isinstance(random, dict) else None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import pickle
 from collections.abc import Mapping
@@ -17,7 +16,7 @@ from stable_baselines3.common.running_mean_std import RunningMeanStd
 from stable_baselines3.common.vec_env import VecEnv, VecNormalize
 
 from vpt_gym.errors import VPTGymError
-from vpt_gym.running.files import write_json
+from vpt_gym.running.files import read_json, write_json
 from vpt_gym.wrappers.goals import GoalSpace
 
 __all__ = ["read_pickled_scaling", "read_scaling", "scaled", "scaling_values", "write_scaling"]
@@ -82,16 +81,9 @@ def read_scaling(path: Path, venv: VecEnv) -> VecNormalize:
     Raises:
         VPTGymError: the file is missing or damaged, or is of other observations.
     """
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise VPTGymError(
-            f"{path} cannot be read ({error.strerror}), without which the run's model cannot see; restore it or train again."
-        ) from error
-    except (ValueError, RecursionError) as error:
-        raise VPTGymError(f"{path} is not valid JSON ({error}); restore the file or train again.") from error
+    values = read_json(path, "the run's model cannot see without it: restore it or train again")
     damaged = f"{path} is damaged: {{}}; restore the file or train again."
-    if not isinstance(values, dict) or values.get("format") != FORMAT:
+    if values.get("format") != FORMAT:
         raise VPTGymError(damaged.format(f"it does not say {FORMAT!r} as its format"))
     for name, kind in (*((name, float) for name in NUMBERS), *((name, bool) for name in SWITCHES)):
         good = isinstance(values.get(name), bool) if kind is bool else _is_number(values.get(name))
