@@ -105,6 +105,20 @@ def test_a_short_one_without_validation_has_curves(place: Path) -> None:
     assert (folder / "curves.png").read_bytes()[:4] == b"\x89PNG"
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
+def test_one_that_is_stopped_at_its_first_step_is_whole(place: Path) -> None:
+    def stops(*_: Any) -> dict[str, Any]:
+        signal.raise_signal(signal.SIGINT)
+        return {}
+
+    config = config_of(place, "early", steps=100, validate_every=50)
+    with pytest.raises(KeyboardInterrupt):
+        pretrain(config, {"stops": stops})
+    assert load_encoder(str(config.out), device="cpu").describe()["training"]["steps"] == 1
+    assert (config.out / "curves.png").exists()
+    assert (config.out / "checkpoints" / "last.ckpt").exists()
+
+
 def test_wandb_is_told_what_the_table_is(place: Path, logged: list[dict[str, Any]]) -> None:
     folder = pretrain(config_of(place, "watched", steps=10, validate_every=5, wandb=True))
     for name in ("train/loss", "train/clone_loss", "val/loss"):

@@ -270,8 +270,6 @@ def _claim(config: PretrainingConfig) -> Path | None:
     try:
         torch.load(last, map_location="meta", weights_only=True, mmap=True)
     except (OSError, RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError) as error:
-        raise VPTGymError(
-            f"{last} is damaged ({str(error).splitlines()[0] or type(error).__name__}): put best.ckpt in its place, or name "
-            "another folder."
-        ) from error
+        said = next(iter(str(error).splitlines()), type(error).__name__)
+        raise VPTGymError(f"{last} is damaged ({said}): put best.ckpt in its place, or name another folder.") from error
     return last
