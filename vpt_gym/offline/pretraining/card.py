@@ -58,6 +58,7 @@ def write_curves(out: Path) -> None:
                     *zip(*points, strict=True),
                     color=colour,
                     linewidth=width,
+                    marker="o" if len(points) == 1 else None,  # no line goes through one point
                     label={"train": "training", "val": "validation"}[part],
                 )
         axes.set_title(name.replace("_", " "), fontsize=10)
