@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -76,7 +77,7 @@ BOX = gym.spaces.Box(-1, 1, (2,), np.float32)
 
 @pytest.mark.parametrize("algorithm", [PPO, A2C, DQN])
 def test_choices_are_learned(algorithm: Any, tmp_path: Path) -> None:
-    data = write_latents(tmp_path / "data", _episodes(_choice), DISCRETE)
+    data = write_latents(tmp_path / "data", _episodes(_choice, (50,) * 16), DISCRETE)
     model = algorithm("MlpPolicy", _venv(DISCRETE), seed=0, device="cpu")
     result = clone(model, data, QUICK)
     assert result.best.measures["accuracy"] > 0.9
@@ -223,6 +224,16 @@ def test_a_pass_gives_every_frame_once_whatever_the_pool(tmp_path: Path) -> None
             for batch in batches:
                 np.testing.assert_array_equal(batch["latents"][:, 0], batch["actions"])
                 np.testing.assert_array_equal(batch["name"], batch["actions"])
+            for batch in frames.batches(16, np.random.default_rng(0), reuse=True):
+                time.sleep(0.02)  # the reader goes as far ahead as it may
+                assert batch["latents"].dtype == np.float32
+                np.testing.assert_array_equal(batch["latents"][:, 0], batch["actions"])
+        mixed = Frames(dataset, range(5), ["name"], acted=True, pool_bytes=100)
+        orders = [
+            np.concatenate([each["name"] for each in mixed.batches(16, np.random.default_rng(0))]) for _ in range(2)
+        ]
+        np.testing.assert_array_equal(*orders)  # a seed gives an order
+        assert (np.diff(orders[0]) == 1).mean() < 0.2  # and neighbours do not stay together
         whole = Frames(dataset, range(5), ["name"], acted=False)
         assert len(np.concatenate([batch["name"] for batch in whole.batches(7)])) == sum(lengths)
         train, held = split_episodes(dataset, 0.4, seed=0)

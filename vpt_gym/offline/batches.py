@@ -9,27 +9,28 @@ from contextlib import contextmanager
 from typing import Final
 
 import numpy as np
+import torch
 
 from vpt_gym.offline.dataset import LatentDataset
 from vpt_gym.offline.recordings import IN_LOSS, Array
 
-__all__ = ["Frames", "split_episodes"]
+__all__ = ["Frames", "one_thread_less", "split_episodes"]
 
 FRAMES_PER_READ: Final = 512
 """Most frames of an episode that are read in one go."""
 
 POOL_BYTES: Final = 256 << 20
-"""Of latents that are mixed with one another; as much again is read ahead meanwhile."""
+"""Of latents that are mixed with one another."""
 
-Pool = dict[str, Array]
-"""Columns of frames by name, as long as a pool; less of them may be in use."""
+Columns = dict[str, Array]
+"""Something of every frame, by name: arrays [frames, ...]."""
 
 
 class Frames:
     """The frames of some episodes, in batches.
 
-    An epoch reads pieces of episodes in random order into a pool and takes batches out of the shuffled pool: reading stays
-    sequential in the small and memory bounded, and the frames of a batch come from all over the dataset.
+    An epoch reads pieces of episodes in random order into a pool, and takes the frames of a batch out of random places of it:
+    reading stays sequential in the small and memory bounded, and the frames of a batch come from all over the dataset.
 
     Args:
         dataset: of latents.
@@ -68,48 +69,52 @@ class Frames:
         """Frames, those outside the loss included."""
         return sum(stop - start for _, start, stop in self._spans)
 
-    def batches(self, size: int, rng: np.random.Generator | None = None) -> Iterator[dict[str, Array]]:
-        """One pass: dicts of arrays [size, ...] by name, the last one smaller; in order where there is no `rng`."""
-        # One pool is used while the next is filled. Both are made once: fresh memory of such a size costs more than reading.
-        free: queue.Queue[Pool | None] = queue.Queue()
-        for _ in range(2):
-            free.put({})
-        with _ahead(self._pools(size, rng, free)) as pools:
-            try:
-                for pool, count in pools:
-                    order = np.arange(count) if rng is None else rng.permutation(count)
-                    for start in range(0, count, size):
-                        part = order[start : start + size]
-                        yield {key: values.take(part, axis=0) for key, values in pool.items()}
-                    free.put(pool)
-            finally:
-                free.put(None)  # the reader may wait for one, and is to end
+    def batches(self, size: int, rng: np.random.Generator | None = None, *, reuse: bool = False) -> Iterator[Columns]:
+        """One pass: dicts of arrays [size, ...] by name, the last one smaller; in order where there is no `rng`.
 
-    def _pools(
-        self, size: int, rng: np.random.Generator | None, free: queue.Queue[Pool | None]
-    ) -> Iterator[tuple[Pool, int]]:
-        """Pools with the number of their frames: of whole batches, but for the last."""
-        room = max(1, self.pool // size) * size
-        spans = self._spans if rng is None else [self._spans[place] for place in rng.permutation(len(self._spans))]
-        pool, held = free.get(), 0
-        assert pool is not None
-        for number, start, stop in spans:
-            rows = self.read(number, start, stop)
-            count, done = len(rows["latents"]), 0
+        Batches are made one ahead, in a thread. Their latents are float32 where `reuse`, in memory that is written over once
+        the next batch is asked for: fresh memory of this size costs more than reading.
+        """
+        batches = self._in_order(size) if rng is None else self._shuffled(size, rng)
+        with _ahead(_in_turns(batches, size) if reuse else batches) as ahead:
+            yield from ahead
+
+    def _in_order(self, size: int) -> Iterator[Columns]:
+        parts: list[Columns] = []
+        missing = size
+        for span in self._spans:
+            rows = self.read(*span)
+            while len(rows["latents"]):
+                parts.append({key: values[:missing] for key, values in rows.items()})
+                rows = {key: values[missing:] for key, values in rows.items()}
+                missing -= len(parts[-1]["latents"])
+                if not missing:
+                    yield _joined(parts)
+                    parts, missing = [], size
+        if parts:
+            yield _joined(parts)
+
+    def _shuffled(self, size: int, rng: np.random.Generator) -> Iterator[Columns]:
+        """Batches out of random places of a full pool; what is read next goes where they were."""
+        room = min(max(self.pool, size), self.count)
+        pool: Columns = {}
+        empty = np.arange(room)  # places that hold nothing, the next to be filled first
+        for place in rng.permutation(len(self._spans)):
+            rows = self.read(*self._spans[place])
+            if not pool:
+                pool = {key: np.empty((room, *values.shape[1:]), values.dtype) for key, values in rows.items()}
+            done, count = 0, len(rows["latents"])
             while done < count:
-                taken = min(count - done, room - held)
+                filled = empty[: count - done]
                 for key, values in rows.items():
-                    if key not in pool:
-                        pool[key] = np.empty((min(room, self.count), *values.shape[1:]), values.dtype)
-                    pool[key][held : held + taken] = values[done : done + taken]
-                done, held = done + taken, held + taken
-                if held == room:
-                    yield pool, held
-                    pool, held = free.get(), 0
-                    if pool is None:
-                        return
-        if held:
-            yield pool, held
+                    pool[key][filled] = values[done : done + len(filled)]
+                done, empty = done + len(filled), empty[len(filled) :]
+                if not len(empty):
+                    empty = rng.choice(room, min(size, room), replace=False)
+                    yield {key: values[empty] for key, values in pool.items()}
+        rest = rng.permutation(np.setdiff1d(np.arange(room), empty))
+        for start in range(0, len(rest), size):
+            yield {key: values[rest[start : start + size]] for key, values in pool.items()}
 
     def read(self, number: int, start: int, stop: int) -> dict[str, Array]:
         """Some frames of an episode, without those outside the loss."""
@@ -143,13 +148,40 @@ def _stacked(earlier_td: Array, latents_td: Array, stack: int) -> Array:
     return np.concatenate([all_td[place : place + len(latents_td)] for place in range(stack)], axis=1)
 
 
+def _joined(parts: list[Columns]) -> Columns:
+    return {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
+
+
+def _in_turns(batches: Iterator[Columns], size: int) -> Iterator[Columns]:
+    """The same with float32 latents in three places by turns: one is in use, one waits, one is written."""
+    places: list[torch.Tensor] = []
+    for number, batch in enumerate(batches):
+        latents_nd = torch.from_numpy(batch["latents"])
+        if len(places) < 3:
+            places.append(torch.empty(size, latents_nd.shape[1]))
+        # torch converts float16 ten times as fast as NumPy.
+        floats_nd = places[number % 3][: len(latents_nd)].copy_(latents_nd)
+        yield {**batch, "latents": floats_nd.numpy()}
+
+
 @contextmanager
-def _ahead(source: Iterator[tuple[Pool, int]]) -> Iterator[Iterator[tuple[Pool, int]]]:
+def one_thread_less() -> Iterator[None]:
+    """Leaves a core to the thread that reads: threads of torch that wait for one another lose more than it gives."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(max(1, threads - 1))
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+@contextmanager
+def _ahead(source: Iterator[Columns]) -> Iterator[Iterator[Columns]]:
     """Takes from an iterator in a thread, one ahead."""
-    found: queue.Queue[tuple[Pool, int] | BaseException | None] = queue.Queue(1)
+    found: queue.Queue[Columns | BaseException | None] = queue.Queue(1)
     unwanted = threading.Event()
 
-    def put(item: tuple[Pool, int] | BaseException | None) -> None:
+    def put(item: Columns | BaseException | None) -> None:
         while not unwanted.is_set():
             try:
                 found.put(item, timeout=0.1)
@@ -167,7 +199,7 @@ def _ahead(source: Iterator[tuple[Pool, int]]) -> Iterator[Iterator[tuple[Pool, 
         except BaseException as error:  # noqa: BLE001 - raised again where the items are taken
             put(error)
 
-    def take() -> Iterator[tuple[Pool, int]]:
+    def take() -> Iterator[Columns]:
         while (item := found.get()) is not None:
             if isinstance(item, BaseException):
                 raise item

@@ -12,10 +12,11 @@ import gymnasium as gym
 import numpy as np
 import torch
 from torch import Tensor
+from torch.distributions import Distribution
 
 from vpt_gym.errors import OptionError
 from vpt_gym.offline import keyboard
-from vpt_gym.offline.batches import Frames, split_episodes
+from vpt_gym.offline.batches import Frames, one_thread_less, split_episodes
 from vpt_gym.offline.dataset import LatentDataset
 from vpt_gym.offline.losses import (
     cloning_loss,
@@ -94,7 +95,6 @@ class _Cloning:
                 f"and {self.validation.count} in {len(held)} that are held out."
             )
         student.fit_scaling(self.training)
-        self._floats = torch.empty(0)
         # PPO's optimizer is left as it is, for PPO.
         self.optimizer = torch.optim.AdamW(
             student.policy.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay
@@ -109,7 +109,7 @@ class _Cloning:
         result = CloneResult(self.training.count, self.validation.count)
         best: dict[str, Tensor] | None = None
         begin = time.monotonic()
-        with StopSignal() as stop:
+        with StopSignal() as stop, one_thread_less():
             for number in range(1, config.epochs + 1):
                 policy.set_training_mode(True)
                 loss = self._train(rng, stop)
@@ -138,7 +138,7 @@ class _Cloning:
     def _train(self, rng: np.random.Generator, stop: StopSignal) -> float:
         total = torch.zeros((), device=self.student.policy.device)
         seen = 0
-        for batch in self.training.batches(self.config.batch_size, rng):
+        for batch in self.training.batches(self.config.batch_size, rng, reuse=True):
             loss = self._loss(batch)[0]
             self.optimizer.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
@@ -151,9 +151,9 @@ class _Cloning:
                 break
         return float(total) / max(1, seen)
 
-    def _loss(self, batch: dict[str, Array]) -> tuple[Tensor, Tensor, Tensor]:
-        """The loss, the likeliest actions [N, A] and the targets [N, A]."""
-        latents_nd = self._as_float(batch["latents"])
+    def _loss(self, batch: dict[str, Array]) -> tuple[Tensor, list[Distribution], Tensor]:
+        """The loss, what the policy makes of the latents, and the targets [N, A]."""
+        latents_nd = torch.from_numpy(batch["latents"]).to(self.student.policy.device)
         targets_na = self.student.targets(batch["actions"])
         parts = self.student.parts(latents_nd)
         likelihood_np = log_likelihood(parts, targets_na)
@@ -164,22 +164,16 @@ class _Cloning:
             with torch.no_grad():
                 wanted = self.teacher.parts(latents_nd)
             loss = loss + self.config.kl_coef * divergence(wanted, parts).mean()
-        return loss, most_likely(parts), targets_na
-
-    def _as_float(self, latents_nd: Array) -> Tensor:
-        """Latents [N, D] on the policy's device, in a tensor that the next batch is written over."""
-        if len(self._floats) < len(latents_nd):
-            self._floats = torch.empty(latents_nd.shape, device=self.student.policy.device)
-        return self._floats[: len(latents_nd)].copy_(torch.from_numpy(latents_nd))
+        return loss, parts, targets_na
 
     @torch.no_grad()
     def _validate(self) -> dict[str, float]:
         sums: dict[str, float] = {}
         counts: dict[str, float] = {}
-        for batch in self.validation.batches(self.config.batch_size):
-            loss, likely_na, targets_na = self._loss(batch)
+        for batch in self.validation.batches(self.config.batch_size, reuse=True):
+            loss, parts, targets_na = self._loss(batch)
             count = len(targets_na)
-            found = measures(self.student.space, likely_na.cpu().numpy(), targets_na.cpu().numpy())
+            found = measures(self.student.space, most_likely(parts).cpu().numpy(), targets_na.cpu().numpy())
             for name, (value, weight) in {"loss": (float(loss), count), **found}.items():
                 sums[name] = sums.get(name, 0.0) + value * weight
                 counts[name] = counts.get(name, 0.0) + weight
