@@ -1,7 +1,8 @@
-"""What `doom:mini` is worth in scenarios that it never saw: linear probes of what is in view, and fine-tuning.
+"""What `doom:mini` is worth in scenarios that it never saw: linear probes of what is in view, and fine-tuning; and its players.
 
     python benchmarks/doom_judge.py probe        # of angle and size of the nearest object, beside untrained networks
     python benchmarks/doom_judge.py finetune     # all of it against its heads alone, on 50,000 frames of DefendCenter
+    python benchmarks/doom_judge.py players      # the scripted players that it learned from, beside random play
 
 What PPO makes of it is one command of the package (docs/evidence.md):
 
@@ -11,12 +12,13 @@ What PPO makes of it is one command of the package (docs/evidence.md):
 from __future__ import annotations
 
 import argparse
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
 import numpy as np
-from doom_mini import HELD_OUT, record_play
+from doom_mini import FRAME_SKIP, HELD_OUT, RANDOM_SHARE, SCENARIOS, record_play
 from numpy.typing import NDArray
 
 from vpt_gym.encoders import load_encoder
@@ -103,16 +105,47 @@ def finetune(folder: Path, frames: int, steps: int) -> None:
         print(f"| {what} | {loss:.3f} | {right:.1%} |", flush=True)
 
 
+def players(episodes: int) -> None:
+    """A table of returns: the player, the player with the recordings' share of random actions, and random play."""
+    print(f"Mean return and standard deviation of {episodes} episodes, seven buttons, frame skip {FRAME_SKIP}\n")
+    print("| scenario | player | as it is recorded | random play |\n|---|---|---|---|")
+    for scenario in (*SCENARIOS, *HELD_OUT):
+        with closing(gym.make(f"Vizdoom{scenario}-v1", **doom.buffers(buttons=True, frame_skip=FRAME_SKIP))) as env:
+            cells = [f"{np.mean(found):.1f} ± {np.std(found):.1f}" for found in _returns(env, episodes)]
+        print(f"| {scenario} | " + " | ".join(cells) + " |", flush=True)
+
+
+def _returns(env: gym.Env[Any, Any], episodes: int) -> list[list[float]]:
+    found = []
+    for share in (0.0, RANDOM_SHARE, 1.0):
+        player, chance = doom.Player(0), np.random.default_rng(0)
+        env.action_space.seed(0)
+        found.append([])
+        for seed in range(episodes):
+            observation, _ = env.reset(seed=seed)
+            total, done = 0.0, False
+            while not done:
+                wanted = player(env, observation)
+                action = env.action_space.sample() if chance.random() < share else wanted
+                observation, reward, terminated, truncated, _ = env.step(action)
+                total, done = total + float(reward), terminated or truncated
+            found[-1].append(total)
+    return found
+
+
 def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("probe", "finetune"))
+    parser.add_argument("what", choices=("probe", "finetune", "players"))
     parser.add_argument("--folder", type=Path, default=Path("runs/doom-judge"))
     parser.add_argument("--frames", type=int, help="default: 6,000 of each scenario to probe, 50,000 to fine-tune")
     parser.add_argument("--steps", type=int, default=200, help="of fine-tuning")
+    parser.add_argument("--episodes", type=int, default=10, help="of each player in each scenario")
     options = parser.parse_args()
     if options.what == "probe":
         probe(options.folder, options.frames or 6_000)
+    elif options.what == "players":
+        players(options.episodes)
     else:
         finetune(options.folder, options.frames or 50_000, options.steps)
 

@@ -29,7 +29,10 @@ def returns(scenario: str, *, buttons: bool, play: bool) -> float:
 
 
 @pytest.mark.parametrize("buttons", [False, True])
-@pytest.mark.parametrize(("scenario", "margin"), [("Basic", 100), ("DefendCenter", 8), ("HealthGathering", 800)])
+@pytest.mark.parametrize(
+    ("scenario", "margin"),
+    [("Basic", 100), ("DefendCenter", 8), ("HealthGathering", 800), ("TakeCover", 200), ("DeadlyCorridor", 60)],
+)
 def test_players_beat_chance(scenario: str, margin: float, *, buttons: bool) -> None:
     assert returns(scenario, buttons=buttons, play=True) > returns(scenario, buttons=buttons, play=False) + margin
 

@@ -32,6 +32,8 @@ _ROCKET_SPEED: Final = 20.0
 """Map units in a tic, of which a second has 35."""
 _TRIGGER: Final = 10.0
 """Tics between pulling the trigger and the rocket's start."""
+_AT_A_WALL: Final = 1.0
+"""Map units: who has moved by less in a step is held by something."""
 _NEAR: Final = 12
 """Depth, of 255, at which a wall straight ahead is turned away from: some 60 map units."""
 
@@ -85,6 +87,7 @@ class Player:
         self._random = np.random.default_rng(seed)
         self._time = -1
         self._side = "LEFT"
+        self._unarmed = False
         self._turning = 0
         self._places: list[tuple[float, float]] = []
         self._seen: dict[int, tuple[int, NDArray[np.float64]]] = {}
@@ -98,7 +101,11 @@ class Player:
         del observation
         base = _doom(env)
         game = base.game
-        if game.get_episode_time() <= self._time:
+        opens = game.get_episode_time() <= self._time
+        if opens or self._time < 0:
+            # The weapon in hand is none yet where it is still being raised.
+            self._unarmed = not any(self._variable(base, f"AMMO{number}") for number in range(10))
+        if opens:
             self._turning, self._places, self._seen = 0, [], {}
             self._side = "LEFT" if self._random.random() < 0.5 else "RIGHT"
         self._time = game.get_episode_time()
@@ -112,11 +119,17 @@ class Player:
         labels = [label for label in base.state.labels if label.width * label.height > 1]
         dodge = self._dodge(labels, width) if "MOVE_LEFT" in names else []
         monsters = [label for label in labels if label.object_category == "Monster"]
+        if monsters and self._unarmed and "MOVE_LEFT" in names:
+            return self._weave(base)
+        items = [label for label in labels if _is_item(label)]
         if monsters and "ATTACK" in names:
+            if len(monsters) > 1 and items and "MOVE_FORWARD" in names:
+                fetched = max(items, key=lambda label: label.height)
+                if abs(_offset(fetched, width)) < 0.3:
+                    return self._run(monsters, fetched, width)
             best = max(monsters, key=lambda label: label.height * (1 - 0.15 * abs(_offset(label, width))))
             # With something to fetch behind the monsters, standing still is no way to live.
-            return self._shoot(base, best, width, names, dodge, any(map(_is_item, labels)))
-        items = [label for label in labels if _is_item(label)]
+            return self._shoot(base, best, width, names, dodge, bool(items))
         if dodge or "MOVE_FORWARD" not in names:
             return dodge or [f"TURN_{self._side}"]
         # What is straight ahead and close beats what is large: turning takes time.
@@ -138,6 +151,20 @@ class Player:
             return []
         offset = _offset(max(missiles, key=lambda label: label.height), width)
         return [] if abs(offset) >= 0.5 else ["MOVE_LEFT" if offset >= 0 else "MOVE_RIGHT"]
+
+    @staticmethod
+    def _run(monsters: Sequence[Any], item: Any, width: int) -> list[str]:
+        """To an item through more than one monster, who would win a duel; who is in the way is shot at."""
+        ahead = any(abs(_offset(each, width)) <= max(each.width / width, 0.04) for each in monsters)
+        return [*(["ATTACK"] if ahead else []), "MOVE_FORWARD", *_turn(_offset(item, width), 0.15)]
+
+    def _weave(self, base: Any) -> list[str]:
+        """From wall to wall: what is aimed at where the player stands misses one who never stands."""
+        place = (self._variable(base, "POSITION_X"), self._variable(base, "POSITION_Y"))
+        if self._places and np.abs(np.subtract(place, self._places[-1])).sum() < _AT_A_WALL:
+            self._side = "RIGHT" if self._side == "LEFT" else "LEFT"
+        self._places = [place]
+        return [f"MOVE_{self._side}"]
 
     def _shoot(
         self, base: Any, label: Any, width: int, names: Sequence[str], dodge: list[str], beyond: bool
