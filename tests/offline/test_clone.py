@@ -234,6 +234,10 @@ def test_a_pass_gives_every_frame_once_whatever_the_pool(tmp_path: Path) -> None
         ]
         np.testing.assert_array_equal(*orders)  # a seed gives an order
         assert (np.diff(orders[0]) == 1).mean() < 0.2  # and neighbours do not stay together
+        (all_at_once,) = mixed.batches(
+            10**12, np.random.default_rng(0), reuse=True
+        )  # takes no room for what is not there
+        assert sorted(all_at_once["name"]) == wanted
         whole = Frames(dataset, range(5), ["name"], acted=False)
         assert len(np.concatenate([batch["name"] for batch in whole.batches(7)])) == sum(lengths)
         train, held = split_episodes(dataset, 0.4, seed=0)

@@ -76,7 +76,7 @@ class Frames:
         the next batch is asked for: fresh memory of this size costs more than reading.
         """
         batches = self._in_order(size) if rng is None else self._shuffled(size, rng)
-        with _ahead(_in_turns(batches, size) if reuse else batches) as ahead:
+        with _ahead(_in_turns(batches) if reuse else batches) as ahead:
             yield from ahead
 
     def _in_order(self, size: int) -> Iterator[Columns]:
@@ -152,13 +152,13 @@ def _joined(parts: list[Columns]) -> Columns:
     return {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
 
 
-def _in_turns(batches: Iterator[Columns], size: int) -> Iterator[Columns]:
+def _in_turns(batches: Iterator[Columns]) -> Iterator[Columns]:
     """The same with float32 latents in three places by turns: one is in use, one waits, one is written."""
     places: list[torch.Tensor] = []
     for number, batch in enumerate(batches):
         latents_nd = torch.from_numpy(batch["latents"])
         if len(places) < 3:
-            places.append(torch.empty(size, latents_nd.shape[1]))
+            places.append(torch.empty(latents_nd.shape))  # none that follows is larger
         # torch converts float16 ten times as fast as NumPy.
         floats_nd = places[number % 3][: len(latents_nd)].copy_(latents_nd)
         yield {**batch, "latents": floats_nd.numpy()}

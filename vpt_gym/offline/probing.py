@@ -100,7 +100,11 @@ def _read(
     acted = any(label in ("actions", "rewards", "terminations", "truncations") for label in labels)
     frames = Frames(dataset, episodes, labels, acted=acted)
     step = -(-frames.count // config.frames)
-    parts = [{key: values[::step] for key, values in batch.items()} for batch in frames.batches(FRAMES_PER_READ * step)]
+    # Copies: a view would keep the whole batch in memory.
+    parts = [
+        {key: values[::step].copy() for key, values in batch.items()}
+        for batch in frames.batches(FRAMES_PER_READ * step)
+    ]
     if not parts:
         raise RecordingError(f"{dataset.path} has no frames in episodes {list(episodes)} to probe.")
     rows = {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
