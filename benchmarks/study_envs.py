@@ -1,10 +1,9 @@
 """Two environments for the study in docs/evidence.md, beside ViZDoom's: one that needs memory, and one far from first person.
 
-    pip install minigrid crafter
-    PYTHONPATH=benchmarks vpt-gym compare study_envs:vpt_gym_study/Memory-v0 study_envs:vpt_gym_study/Crafter-v0 ...
+    pip install crafter
+    PYTHONPATH=benchmarks vpt-gym compare study_envs:vpt_gym_study/Recall-v0 study_envs:vpt_gym_study/Crafter-v0 ...
 
-`Memory` is MiniGrid's MemoryS7: what is seen at the start tells where to turn at the end of a corridor. `Crafter` is Crafter,
-which speaks the old Gym's API.
+`Recall` is ViZDoom with a cue that is gone when it counts. `Crafter` is Crafter, which speaks the old Gym's API.
 """
 
 from __future__ import annotations
@@ -15,33 +14,64 @@ import gymnasium as gym
 import numpy as np
 
 
-class Memory(gym.Env[Any, Any]):
-    """MiniGrid's MemoryS7 as a picture of 63 x 63 pixels, seen by the agent; of its seven actions the three that move."""
+class Recall(gym.Env[Any, Any]):
+    """Walking in ViZDoom's HealthGathering, where a white bar beside the first frames says what counts later.
+
+    The bar is at the left or at the right, and gone after `CUE` steps. After `DELAY` more, in which the agent walks as it likes
+    and earns nothing, a bar at the top asks: turning to the side that was shown earns 1, anything else -1, and the episode is
+    terminated. Without a memory 0 is the best mean; the random policy has -0.5.
+    """
+
+    CUE, DELAY = 3, 12
 
     metadata = {"render_modes": ["rgb_array"], "render_fps": 10}  # noqa: RUF012
-    observation_space = gym.spaces.Box(0, 255, (63, 63, 3), np.uint8)
-    action_space = gym.spaces.Discrete(3)
+    observation_space = gym.spaces.Box(0, 255, (120, 160, 3), np.uint8)
+    action_space = gym.spaces.Discrete(4)
 
-    def __init__(self, render_mode: str | None = None) -> None:
-        from minigrid.envs import MemoryEnv
-        from minigrid.wrappers import ImgObsWrapper, RGBImgPartialObsWrapper
+    def __init__(self, render_mode: str | None = None, frame_skip: int = 4) -> None:
+        from vizdoom import gymnasium_wrapper  # noqa: F401 - registers the scenarios
 
         self.render_mode = render_mode
-        self._game = ImgObsWrapper(RGBImgPartialObsWrapper(MemoryEnv(size=7, render_mode=render_mode), tile_size=9))
+        self._game: Any = gym.make("VizdoomHealthGathering-v1", frame_skip=frame_skip).unwrapped
+        # Of the game's buttons only those that turn: 1 and 2 of Discrete are the first two.
+        names = [button.name for button in self._game.game.get_available_buttons()[:2]]
+        assert names == ["TURN_LEFT", "TURN_RIGHT"], names
+        self._side = self._count = 0
+        self._frame: Any = None
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
-        """A new maze."""
+        """A new walk, and a side."""
         super().reset(seed=seed, options=options)
-        return self._game.reset(seed=seed)
+        observation, _ = self._game.reset(seed=int(self.np_random.integers(2**31)))
+        self._side, self._count = int(self.np_random.integers(2)), 0
+        return self._drawn(observation), {}
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
-        """Turns left, turns right, or goes on."""
-        frame, reward, terminated, truncated, info = self._game.step(int(action))
-        return frame, float(reward), terminated, truncated, info
+        """Turns left (1), turns right (2), walks on (3) or stands still (0); at the end, an answer."""
+        if self._count == self.CUE + self.DELAY:
+            return self._frame, 1.0 if int(action) - 1 == self._side else -1.0, True, False, {}
+        observation, _, dead, over, _ = self._game.step(int(action))
+        assert not dead, "nobody dies within a minute here"
+        assert not over
+        self._count += 1
+        return self._drawn(observation), 0.0, False, False, {}
 
     def render(self) -> Any:
-        """The maze from above."""
-        return self._game.render()
+        """The frame as it is observed."""
+        return self._frame
+
+    def close(self) -> None:
+        """Ends the game."""
+        self._game.close()
+
+    def _drawn(self, observation: dict[str, Any]) -> Any:
+        frame = observation["screen"][::2, ::2].copy()
+        if self._count < self.CUE:
+            frame[:, 130 * self._side :][:, :30] = 255
+        elif self._count == self.CUE + self.DELAY:
+            frame[:20] = 255
+        self._frame = frame
+        return frame
 
 
 class Crafter(gym.Env[Any, Any]):
@@ -80,5 +110,5 @@ class Crafter(gym.Env[Any, Any]):
         return self._game.render()
 
 
-gym.register("vpt_gym_study/Memory-v0", Memory)
+gym.register("vpt_gym_study/Recall-v0", Recall)
 gym.register("vpt_gym_study/Crafter-v0", Crafter)
