@@ -1,6 +1,6 @@
-"""What `doom:mini` is worth in scenarios that it never saw: linear probes of what is in view, and fine-tuning; and its players.
+"""What `doom:mini` is worth in scenarios that it never saw: linear probes of what ViZDoom knows, fine-tuning; and its players.
 
-    python benchmarks/doom_judge.py probe        # of angle and size of the nearest object, beside untrained networks
+    python benchmarks/doom_judge.py probe        # health, ammunition, the nearest object, by layer, beside untrained networks
     python benchmarks/doom_judge.py finetune     # all of it against its heads alone, on 50,000 frames of DefendCenter
     python benchmarks/doom_judge.py players      # the scripted players that it learned from, beside random play
 
@@ -12,6 +12,7 @@ What PPO makes of it is one command of the package (docs/evidence.md):
 from __future__ import annotations
 
 import argparse
+import math
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -20,64 +21,88 @@ import gymnasium as gym
 import numpy as np
 from doom_mini import FRAME_SKIP, HELD_OUT, RANDOM_SHARE, SCENARIOS, record_play
 from numpy.typing import NDArray
+from vizdoom import GameVariable
 
 from vpt_gym.encoders import load_encoder
 from vpt_gym.envs import doom
+from vpt_gym.nn.net import layer_names
 from vpt_gym.offline.pretraining.card import read_figures
 from vpt_gym.offline.pretraining.config import PretrainingConfig
 from vpt_gym.offline.pretraining.run import pretrain
 from vpt_gym.offline.probing import fit, scaled
 
-ENCODERS = ("doom:mini", "random:mini?seed=0", "random:mini?seed=1")
-LAYERS = ("cnn", "final")
-LABELS = ("angle", "size")
-NOTHING = -9.0
-"""Stands in the recordings where no object is in view."""
+TRAINED, UNTRAINED = "doom:mini", ("random:mini?seed=0", "random:mini?seed=1")
+LABELS = ("angle", "size", "distance", "moves", "health", "ammunition")
+OF_OBJECTS = 4
+"""Of the labels, so many are the nearest object's, and not there where no object is in view."""
 
 
-def in_view(env: gym.Env[Any, Any]) -> dict[str, NDArray[np.float32]]:
-    """Angle and size of the nearest object, to be kept beside a frame."""
-    found = doom.nearest(env) or (NOTHING, NOTHING)
-    return {"nearest": np.array(found, np.float32)}
+class View:
+    """What ViZDoom knows of a frame, to be kept beside it: one number for each of the labels, NaN where there is no object."""
+
+    def __init__(self) -> None:
+        self._before: doom.Nearest | None = None
+
+    def __call__(self, env: gym.Env[Any, Any]) -> dict[str, NDArray[np.float32]]:
+        """One frame's."""
+        game: Any = env.unwrapped.game  # type: ignore[attr-defined]
+        found, before = doom.nearest(env), self._before
+        self._before = found
+        labels = [np.nan] * OF_OBJECTS
+        if found is not None:
+            same = before is not None and before.number == found.number
+            # Monsters are moved without a velocity, so what counts is the way since the frame before.
+            moved = float(math.dist(before.place, found.place) > 1) if same and before else np.nan
+            labels = [found.angle, found.size, found.distance, moved]
+        own = (GameVariable.HEALTH, GameVariable.SELECTED_WEAPON_AMMO)
+        return {"view": np.array([*labels, *map(game.get_game_variable, own)], np.float32)}
 
 
-def latents_of(source: str, files: list[Path]) -> tuple[dict[str, NDArray[Any]], NDArray[Any], NDArray[Any]]:
-    """Latents [N, D] by layer, labels [N, 2] and episode numbers [N] of all frames in which there is an object."""
-    kept: dict[str, list[NDArray[Any]]] = {layer: [] for layer in LAYERS}
-    labels, episodes = [], []
-    for layer in LAYERS:
-        encoder = load_encoder(source, layer=layer)
-        for index, file in enumerate(files):
-            with np.load(file) as arrays:
-                frames_thwc, nearest_t2 = arrays["frames"], arrays["nearest"]
-            seen_t = nearest_t2[:, 0] != NOTHING
-            kept[layer].append(encoder.encode(frames_thwc[None]).numpy()[0][seen_t])
-            if layer == LAYERS[0]:
-                labels.append(nearest_t2[seen_t])
-                episodes.append(np.full(int(seen_t.sum()), index))
-    return {layer: np.concatenate(parts) for layer, parts in kept.items()}, *map(np.concatenate, (labels, episodes))  # type: ignore[return-value]
+def latents_of(source: str, files: list[Path]) -> dict[str, NDArray[np.float32]]:
+    """Latents [N, D] of all frames, by layer."""
+    encoder = load_encoder(source, layer="all")
+    latents_nd = np.concatenate([encoder.encode(_frames(file)[None]).numpy()[0] for file in files])
+    names = layer_names(encoder.config)
+    return dict(zip(names, np.split(latents_nd, len(names), axis=1), strict=True))
 
 
 def probe(folder: Path, frames: int) -> None:
     """A table of R^2 on held-out episodes."""
-    print(f"R^2 on held-out episodes; {frames:,} frames a scenario, of which those count that show an object\n")
-    columns = [f"{label}, {layer}" for label in LABELS for layer in LAYERS]
-    print("| scenario | encoder | " + " | ".join(columns) + " |")
-    print("|---|---|" + "---|" * len(columns))
-    for scenario in HELD_OUT:
-        files = sorted(record_play(folder / "views", scenario, frames, seed=2, targets=in_view).glob("episode-*.npz"))
-        for source in ENCODERS:
-            by_layer, labels, episodes = latents_of(source, files)
-            part = np.random.default_rng(0).permutation(len(files))[episodes] % 5
+    print(
+        f"R^2 on held-out episodes of {frames:,} frames a scenario: trained / untrained, the mean of {len(UNTRAINED)}\n"
+    )
+    for number, scenario in enumerate(HELD_OUT):
+        files = sorted(record_play(folder / "views", scenario, frames, seed=2, targets=View()).glob("episode-*.npz"))
+        views_nl = np.concatenate([np.load(file)["view"] for file in files])
+        episodes_n = np.repeat(np.arange(len(files)), [len(np.load(file)["view"]) for file in files])
+        part_n = np.random.default_rng(0).permutation(len(files))[episodes_n] % 5
+        latents = {source: latents_of(source, files) for source in (TRAINED, *UNTRAINED)}
+        layers = list(latents[TRAINED])
+        if number == 0:
+            print("| scenario | what | " + " | ".join(layers) + " |\n|---|---|" + "---|" * len(layers))
+        for place, label in enumerate(LABELS):
+            known_n = np.isfinite(views_nl[:, place])
             # Three fifths of the episodes to fit, one to choose the penalty, one to score.
-            rows = [part >= 2, part == 1, part == 0]
-            scores = []
-            for place in range(len(LABELS)):
-                for layer in LAYERS:
-                    latents = by_layer[layer]
-                    parts = [scaled(latents[chosen], latents[rows[0]]) for chosen in rows]
-                    scores.append(fit(parts, [labels[chosen, place] for chosen in rows], LABELS[place])[1])
-            print(f"| {scenario} | {source} | " + " | ".join(f"{score:.2f}" for score in scores) + " |", flush=True)
+            rows = [np.flatnonzero(known_n & chosen) for chosen in (part_n >= 2, part_n == 1, part_n == 0)]
+            values = [views_nl[chosen, place] for chosen in rows]
+            if not all(len(part) and np.ptp(part) for part in values):
+                print(f"| {scenario} | {label} |" + " – |" * len(layers), flush=True)
+                continue
+            cells = []
+            for layer in layers:
+                scores = []
+                for source in (TRAINED, *UNTRAINED):
+                    parts = [latents[source][layer][chosen] for chosen in rows]
+                    scores.append(fit([scaled(part, parts[0]) for part in parts], values, label)[1])
+                trained, untrained = scores[0], float(np.mean(scores[1:]))
+                cells.append(f"{f'**{trained:.2f}**' if trained > untrained else f'{trained:.2f}'} / {untrained:.2f}")
+            print(f"| {scenario} | {label} | " + " | ".join(cells) + " |", flush=True)
+
+
+def _frames(file: Path) -> NDArray[np.uint8]:
+    with np.load(file) as arrays:
+        frames_thwc: NDArray[np.uint8] = arrays["frames"]
+    return frames_thwc
 
 
 def finetune(folder: Path, frames: int, steps: int) -> None:

@@ -49,8 +49,19 @@ def test_targets_are_maps_of_what_is_there() -> None:
     assert maps["what_map"][0].max() == 0
     found = doom.nearest(env)
     assert found is not None
-    assert -1 <= found[0] <= 1
-    assert 0 < found[1] <= 1
+    assert -1 <= found.angle <= 1
+    assert 0 < found.size <= 1
+    # A medikit lies where it is, and grows as one walks towards it.
+    seen: dict[int, list[doom.Nearest]] = {}
+    for _ in range(20):
+        now = doom.nearest(env)
+        if now is not None:
+            seen.setdefault(now.number, []).append(now)
+        env.step(np.array([0, 0, 1], np.int8))  # forward
+    sightings = max(seen.values(), key=lambda found: found[0].distance / found[-1].distance)
+    assert {found.place for found in sightings} == {sightings[0].place}
+    assert sightings[-1].distance < 0.6 * sightings[0].distance
+    assert sightings[-1].size > 1.6 * sightings[0].size
     env.close()
 
 

@@ -6,8 +6,9 @@ whatever buttons a scenario has. It is made to be imitated, not to win. `targets
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import gymnasium as gym
 import numpy as np
@@ -16,7 +17,7 @@ from numpy.typing import NDArray
 from vpt_gym.errors import OptionError
 from vpt_gym.extras import import_extra
 
-__all__ = ["BUTTONS", "MAP", "Player", "buffers", "nearest", "targets"]
+__all__ = ["BUTTONS", "MAP", "Nearest", "Player", "buffers", "nearest", "targets"]
 
 BUTTONS: Final = ("ATTACK", "MOVE_FORWARD", "MOVE_BACKWARD", "MOVE_LEFT", "MOVE_RIGHT", "TURN_LEFT", "TURN_RIGHT")
 """What `buffers(buttons=True)` gives every scenario, so that recordings of all have the same actions."""
@@ -104,7 +105,7 @@ class Player:
         opens = game.get_episode_time() <= self._time
         if opens or self._time < 0:
             # The weapon in hand is none yet where it is still being raised.
-            self._unarmed = not any(self._variable(base, f"AMMO{number}") for number in range(10))
+            self._unarmed = not any(_variable(base, f"AMMO{number}") for number in range(10))
         if opens:
             self._turning, self._places, self._seen = 0, [], {}
             self._side = "LEFT" if self._random.random() < 0.5 else "RIGHT"
@@ -160,7 +161,7 @@ class Player:
 
     def _weave(self, base: Any) -> list[str]:
         """From wall to wall: what is aimed at where the player stands misses one who never stands."""
-        place = (self._variable(base, "POSITION_X"), self._variable(base, "POSITION_Y"))
+        place = (_variable(base, "POSITION_X"), _variable(base, "POSITION_Y"))
         if self._places and np.abs(np.subtract(place, self._places[-1])).sum() < _AT_A_WALL:
             self._side = "RIGHT" if self._side == "LEFT" else "LEFT"
         self._places = [place]
@@ -170,7 +171,7 @@ class Player:
         self, base: Any, label: Any, width: int, names: Sequence[str], dodge: list[str], beyond: bool
     ) -> list[str]:
         offset, tolerance = _offset(label, width), max(label.width / width, 0.04)
-        if self._variable(base, "SELECTED_WEAPON") == _ROCKETS:
+        if _variable(base, "SELECTED_WEAPON") == _ROCKETS:
             offset, tolerance = self._lead(base, label), 0.03
             # A turn is coarser than this: near enough, the target's own way brings it before the muzzle.
             if tolerance < abs(offset) < 0.12:
@@ -189,24 +190,19 @@ class Player:
 
     def _lead(self, base: Any, label: Any) -> float:
         """Where on the screen a rocket must be aimed to meet the target: -1 at the left edge, 1 at the right one."""
-        here = np.array([self._variable(base, "POSITION_X"), self._variable(base, "POSITION_Y")])
+        here = np.array([_variable(base, "POSITION_X"), _variable(base, "POSITION_Y")])
         there = np.array([label.object_position_x, label.object_position_y])
         # Monsters are moved without a velocity, so it is what they have moved by since they were seen last.
         time, before = self._seen.get(label.object_id, (self._time, there))
         self._seen[label.object_id] = (self._time, there)
         speed = (there - before) / max(1, self._time - time)
         meets = there + speed * (np.linalg.norm(there - here) / _ROCKET_SPEED + _TRIGGER)
-        angle = np.arctan2(*(meets - here)[::-1]) - np.radians(self._variable(base, "ANGLE"))
+        angle = np.arctan2(*(meets - here)[::-1]) - np.radians(_variable(base, "ANGLE"))
         return float(-np.tan(np.clip((angle + np.pi) % (2 * np.pi) - np.pi, -1.4, 1.4)))
-
-    @staticmethod
-    def _variable(base: Any, name: str) -> float:
-        vizdoom = import_extra("vizdoom", "vizdoom", "A scripted player for Doom")
-        return float(base.game.get_game_variable(getattr(vizdoom.GameVariable, name)))
 
     def _unstuck(self, base: Any) -> None:
         """Notes where the player is; a turn is begun when it has hardly moved for a while."""
-        place = (self._variable(base, "POSITION_X"), self._variable(base, "POSITION_Y"))
+        place = (_variable(base, "POSITION_X"), _variable(base, "POSITION_Y"))
         self._places = [*self._places[-7:], place]
         if len(self._places) == 8 and max(np.ptp(np.array(self._places), axis=0)) < 8:
             self._turning, self._places = int(self._random.integers(4, 10)), []
@@ -251,23 +247,39 @@ def targets(env: gym.Env[Any, Any]) -> dict[str, NDArray[np.uint8]]:
     return {"depth_map": _cells(state.depth_buffer), "what_map": np.stack(shares)}
 
 
-def nearest(env: gym.Env[Any, Any]) -> tuple[float, float] | None:
-    """Angle and size of the nearest monster or item in view, for probes.
+class Nearest(NamedTuple):
+    """The monster or item that takes most of the screen's height.
 
-    Returns:
-        Where its middle is, from -1 (left edge) to 1 (right edge), and the share of the screen's height that it takes; None
-        when there is none.
+    Attributes:
+        angle: where its middle is, from -1 (left edge of the screen) to 1 (right edge).
+        size: the share of the screen's height that it takes.
+        distance: from the player, in map units; who walks makes some 10 in a tic.
+        number: which of the game's objects it is; the same as long as it exists.
+        place: where it is on the map (x, y).
+    """
+
+    angle: float
+    size: float
+    distance: float
+    number: int
+    place: tuple[float, float]
+
+
+def nearest(env: gym.Env[Any, Any]) -> Nearest | None:
+    """The nearest monster or item in view, for probes; None when there is none.
 
     Raises:
         OptionError: as `Player`.
     """
-    state = _doom(env).state
-    found = [] if state is None else [label for label in state.labels if _kind(label) in (1, 2)]
+    base = _doom(env)
+    found = [] if base.state is None else [label for label in base.state.labels if _kind(label) in (1, 2)]
     if not found:
         return None
     label = max(found, key=lambda label: label.height)
-    height, width = state.screen_buffer.shape[:2]
-    return _offset(label, width), label.height / height
+    height, width = base.state.screen_buffer.shape[:2]
+    place = (float(label.object_position_x), float(label.object_position_y))
+    here = (_variable(base, "POSITION_X"), _variable(base, "POSITION_Y"))
+    return Nearest(_offset(label, width), label.height / height, math.dist(place, here), label.object_id, place)
 
 
 def _doom(env: gym.Env[Any, Any]) -> Any:
@@ -281,6 +293,11 @@ def _doom(env: gym.Env[Any, Any]) -> Any:
             "gym.make(id, **vpt_gym.envs.doom.buffers())."
         )
     return base
+
+
+def _variable(base: Any, name: str) -> float:
+    vizdoom = import_extra("vizdoom", "vizdoom", "A scripted player for Doom")
+    return float(base.game.get_game_variable(getattr(vizdoom.GameVariable, name)))
 
 
 def _kind(label: Any) -> int:
