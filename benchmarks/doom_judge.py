@@ -86,7 +86,7 @@ def probe(folder: Path, frames: int) -> None:
             rows = [np.flatnonzero(known_n & chosen) for chosen in (part_n >= 2, part_n == 1, part_n == 0)]
             values = [views_nl[chosen, place] for chosen in rows]
             if not all(len(part) and np.ptp(part) for part in values):
-                print(f"| {scenario} | {label} |" + " – |" * len(layers), flush=True)
+                print(f"| {scenario} | {label} |" + " - |" * len(layers), flush=True)
                 continue
             cells = []
             for layer in layers:
