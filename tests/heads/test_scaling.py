@@ -44,6 +44,17 @@ def test_the_statistics_are_saved_with_the_policy(tmp_path: Path) -> None:
     assert again.mean.equal(torch.arange(8.0)), "training changes no statistics"
 
 
+def test_what_stands_beside_the_latent_is_left_as_it_is() -> None:
+    space = gym.spaces.Dict({"goal": latent_box(3), "latent": latent_box(SIZE)})
+    extractor = ScaledLatents(space)
+    assert extractor.features_dim == SIZE + 3
+    extractor.fit(torch.full((SIZE,), 2.0), torch.full((SIZE,), 4.0))
+    seen = {"goal": torch.full((5, 3), 6.0), "latent": torch.full((5, SIZE), 6.0)}
+    wanted = torch.cat([torch.full((5, SIZE), 2.0), torch.full((5, 3), 6.0)], dim=1)
+    torch.testing.assert_close(extractor(seen), wanted)
+
+
 def test_refused() -> None:
-    with pytest.raises(VPTGymError, match="a Box"):
-        ScaledLatents(gym.spaces.Discrete(3))
+    for space in (gym.spaces.Discrete(3), gym.spaces.Dict({"goal": latent_box(3)})):
+        with pytest.raises(VPTGymError, match="a Box"):
+            ScaledLatents(space)

@@ -306,6 +306,56 @@ def test_statistics_of_scaled_latents_come_from_what_is_trained_on(tmp_path: Pat
     np.testing.assert_allclose(extractor.variance.numpy(), rows.var(axis=0), rtol=1e-2)
 
 
+def _told(data: Path, goal_size: int = 3, seed: int = 0) -> PPO:
+    """A model for the latents of a dataset and goals, that has no environment."""
+    model = PPO(
+        "MultiInputPolicy",
+        env=None,  # type: ignore[arg-type]
+        _init_setup_model=False,
+        seed=seed,
+        device="cpu",
+        policy_kwargs={"features_extractor_class": ScaledLatents},
+    )
+    model.observation_space = gym.spaces.Dict({"latent": latent_box(SIZE), "goal": latent_box(goal_size)})
+    model.action_space, model.n_envs = LatentDataset(data).action_space, 1
+    model._setup_model()
+    return model
+
+
+def test_goals_are_followed(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    episodes = []
+    for _ in range(24):
+        goal = rng.normal(size=3).astype(np.float32)
+        latents = rng.normal(size=(31, SIZE)).astype(np.float32)
+        episodes.append({"latents": latents, "goal": np.tile(goal, (31, 1)), "actions": np.full(30, goal.argmax())})
+    data = write_latents(tmp_path / "data", episodes, DISCRETE)
+    model = _told(data)
+    assert clone(model, data, QUICK).best.measures["accuracy"] > 0.6  # of five goals that it never saw
+    seen = {
+        "latent": rng.normal(size=(200, SIZE)).astype("f4"),
+        "goal": 3 * np.eye(3, dtype="f4")[rng.integers(0, 3, 200)],
+    }
+    assert (model.predict(seen, deterministic=True)[0] == seen["goal"].argmax(axis=1)).mean() > 0.9
+    # A teacher may be told the same goals, or none.
+    close = CloningConfig(**{**vars(QUICK), "epochs": 1, "kl_coef": 1.0})
+    clone(_told(data, seed=1), data, close, teacher=model)
+    clone(_told(data, seed=1), data, close, teacher=PPO("MlpPolicy", _venv(DISCRETE), device="cpu"))
+
+    # One goal of all episodes, where the dataset has none.
+    plain = write_latents(tmp_path / "plain", _episodes(_choice), DISCRETE)
+    goal = np.array([1, 0, 0], np.float32)
+    assert clone(_told(plain), plain, QUICK, goal=goal).best.measures["accuracy"] > 0.8
+    with pytest.raises(OptionError, match="has no label 'goal': give one goal"):
+        clone(_told(plain), plain, QUICK)
+    with pytest.raises(OptionError, match=r"goals of 4 numbers, but those of goal= have 3"):
+        clone(_told(plain, 4), plain, QUICK, goal=goal)
+    with pytest.raises(OptionError, match=r"goals of 4 numbers, but those of .*data have 3"):
+        clone(_told(data, 4), data, QUICK)
+    with pytest.raises(OptionError, match="A goal is given, but the policy observes Box"):
+        clone(PPO("MlpPolicy", _venv(DISCRETE), device="cpu"), plain, QUICK, goal=goal)
+
+
 def _with(value: Any, *keys: str) -> Callable[[str], str]:
     """Metadata with another value, or none, at some keys."""
 

@@ -210,6 +210,16 @@ def test_the_commands_train_and_play(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert main(told) == 1
     assert "give --goal where it was trained with one" in capsys.readouterr().err
 
+    # Cloning is told it in the same way.
+    cloned = ["clone", str(data), "--out", str(tmp_path / "clone.zip"), "--epochs", "1"]
+    assert main([*cloned, *clip]) == 0
+    model = PPO.load(tmp_path / "clone.zip", device="cpu")
+    assert isinstance(model.observation_space, gym.spaces.Dict)
+    assert set(model.observation_space) == {"goal", "latent"}
+    for command in (cloned, ["diffuse", str(data), "--out", str(tmp_path / "told"), *quick]):
+        assert main([*command, "--clip", "x"]) == 1
+        assert "clip is given, and is of use with goal alone" in capsys.readouterr().err
+
     other = write_latents(tmp_path / "other", episodes, space)
     assert main(["diffuse", str(other), "--out", str(tmp_path / "other"), *quick]) == 0
     assert main([*play[:-1], str(tmp_path / "other.safetensors")]) == 1

@@ -28,6 +28,7 @@ EXAMPLES = """\
 examples:
   vpt-gym clone latents --out clone.zip
   vpt-gym clone latents --out clone.zip --net-arch 256,256 --epochs 50
+  vpt-gym clone latents --out clone.zip --goal 'open the door'
   vpt-gym clone latents --out clone.zip \\
     --heads CraftJarvis/MineStudio_VPT.rl_from_early_game_2x"""
 
@@ -48,6 +49,14 @@ class Cloning(CloningConfig):
         str | None,
         Option("begin with VPT's own heads, of these weights; for VPT's actions", group="policy", metavar="SOURCE"),
     ] = None
+    goal: Annotated[
+        str | None,
+        Option("what all episodes do, in words (default: the dataset's label goal, if there is one)", group="policy"),
+    ] = None
+    clip: Annotated[
+        str | None,
+        Option("a folder or hub repository with CLIP, which embeds the goal", metavar="PLACE", group="policy"),
+    ] = None
 
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -66,6 +75,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 def run(arguments: argparse.Namespace) -> int:
     """Clone, and print how it went."""
     asked = record_of(Cloning, arguments)
+    from vpt_gym.encoders.text import asked_goal
     from vpt_gym.offline import LatentDataset, clone
     from vpt_gym.offline.curves import draw_cloning
     from vpt_gym.running.files import claimed_place, write_atomically
@@ -74,8 +84,9 @@ def run(arguments: argparse.Namespace) -> int:
     config = record_of(CloningConfig, arguments)
     with claimed_place(model_path), LatentDataset(asked.dataset) as dataset:
         say(f"{asked.dataset}: {len(dataset)} episodes, {dataset.frames:,} latents of {dataset.latent_size} numbers")
-        model = _model(asked, dataset)
-        result = clone(model, dataset, config, reporter=_LineReporter())
+        goal = asked_goal(asked.goal, asked.clip)
+        model = _model(asked, dataset, dataset.goal_size if goal is None else len(goal))
+        result = clone(model, dataset, config, goal=goal, reporter=_LineReporter())
         if not result.epochs:
             say("vpt-gym: stopped before the first epoch was over; nothing is saved.")
             return 130
@@ -86,8 +97,9 @@ def run(arguments: argparse.Namespace) -> int:
     return 130 if result.stopped else 0
 
 
-def _model(asked: Cloning, dataset: LatentDataset) -> Any:
-    """A PPO for the dataset's latents and actions, without an environment."""
+def _model(asked: Cloning, dataset: LatentDataset, goal_size: int) -> Any:
+    """A PPO for the dataset's latents, goals and actions, without an environment."""
+    import gymnasium as gym
     from stable_baselines3 import PPO
 
     from vpt_gym.errors import OptionError
@@ -97,19 +109,24 @@ def _model(asked: Cloning, dataset: LatentDataset) -> Any:
         raise OptionError(f"{asked.dataset} has no actions to clone: encode recordings that have them.")
     from vpt_gym.heads import ScaledLatents
 
+    space: gym.Space[Any] = latent_box(dataset.latent_size)
     policy: Any = "MlpPolicy"
+    if goal_size and asked.heads is None:
+        policy, space = "MultiInputPolicy", gym.spaces.Dict({"latent": space, "goal": latent_box(goal_size)})
     kwargs: dict[str, Any] = {"net_arch": list(asked.net_arch), "features_extractor_class": ScaledLatents}
     if asked.heads is not None:
         from vpt_gym.encoders import load_encoder
         from vpt_gym.heads import PretrainedHeadPolicy
 
-        if asked.net_arch:
-            raise OptionError("--heads brings a policy of its own: leave --net-arch out.")
+        if asked.net_arch or asked.goal is not None:
+            raise OptionError(
+                "--heads brings a policy of its own, which is told no goal: leave --net-arch and --goal out."
+            )
         encoder: Any = load_encoder(asked.heads)
         policy, kwargs = PretrainedHeadPolicy, {"heads": encoder.heads}
     model = PPO(policy, env=None, _init_setup_model=False, seed=asked.seed, device="cpu", policy_kwargs=kwargs)  # type: ignore[arg-type]
     # As PPO.load does it: a model is made of spaces, and its environment may come later.
-    model.observation_space = latent_box(dataset.latent_size)
+    model.observation_space = space
     model.action_space = dataset.action_space
     model.n_envs = 1
     model._setup_model()

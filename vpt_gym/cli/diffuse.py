@@ -70,16 +70,16 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 def run(arguments: argparse.Namespace) -> int:
     """Train, and print how it went."""
     asked = record_of(Diffusing, arguments)
-    from vpt_gym.encoders.text import CLIP, embed_goal
+    from vpt_gym.encoders.text import asked_goal
     from vpt_gym.offline import LatentDataset, train_diffusion
     from vpt_gym.running.files import claimed_place
 
     out = ending_in(".safetensors", asked.out)
     config = record_of(DiffusionConfig, arguments)
     with claimed_place(out), LatentDataset(asked.dataset) as dataset:
-        goal = None if asked.goal is None else embed_goal(asked.goal, asked.clip or CLIP)
+        goal = asked_goal(asked.goal, asked.clip)
         say(f"{asked.dataset}: {len(dataset)} episodes, {dataset.frames:,} latents of {dataset.latent_size} numbers")
-        policy = _made(asked, dataset, 0 if goal is None else len(goal))
+        policy = _made(asked, dataset, dataset.goal_size if goal is None else len(goal))
         result = train_diffusion(policy, dataset, config, goal=goal)
         policy.save(out)
     for step, loss in result.losses.items():
@@ -100,8 +100,6 @@ def _made(asked: Diffusing, dataset: LatentDataset, goal_size: int) -> Any:
 
     if dataset.action_space is None:
         raise OptionError(f"{asked.dataset} has no actions to learn: encode recordings that have them.")
-    if not goal_size and "goal" in dataset.labels:
-        goal_size = dataset.read(0, ["goal"], 0, 1)[0].shape[1]
     space: gym.Space[Any] = latent_box(dataset.latent_size)
     if goal_size:
         space = gym.spaces.Dict({"latent": space, "goal": latent_box(goal_size)})

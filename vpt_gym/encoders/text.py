@@ -18,7 +18,7 @@ from vpt_gym.encoders.pretrained import folder_of, load_model, package, read_jso
 from vpt_gym.errors import OptionError, WeightsError
 from vpt_gym.precision import arithmetic
 
-__all__ = ["CLIP", "TextTower", "check_text", "embed_goal", "text_tower"]
+__all__ = ["CLIP", "TextTower", "asked_goal", "check_text", "embed_goal", "text_tower"]
 
 CLIP: Final = "openai/clip-vit-base-patch32"
 """The text tower of Video Prediction Policy: CLIP's ViT-B/32, of which a text is 512 numbers."""
@@ -137,6 +137,17 @@ def text_tower(place: str) -> TextTower:
 def _tower(place: str) -> TextTower:
     folder = folder_of(place, ("",), place)
     return TextTower(folder, folder, place)
+
+
+def asked_goal(goal: str | None, clip: str | None) -> npt.NDArray[np.float32] | None:
+    """The goal of a command's options `goal` and `clip`, as `embed_goal` gives it; None where none is told.
+
+    Raises:
+        OptionError: a CLIP is named and no goal.
+    """
+    if clip is not None and goal is None:
+        raise OptionError("clip is given, and is of use with goal alone; give that too, or leave it out.")
+    return None if goal is None else embed_goal(goal, clip or CLIP)
 
 
 def embed_goal(text: str, clip: str = CLIP) -> npt.NDArray[np.float32]:

@@ -27,7 +27,7 @@ from vpt_gym.offline.losses import (
     most_likely,
 )
 from vpt_gym.offline.plan import CloningConfig
-from vpt_gym.offline.recordings import Array
+from vpt_gym.offline.recordings import GOAL, Array
 from vpt_gym.offline.report import CloneReporter, CloneResult, Epoch
 from vpt_gym.offline.students import Student, student_of
 from vpt_gym.running.stopping import StopSignal
@@ -40,6 +40,7 @@ def clone(
     dataset: LatentDataset | Path | str,
     config: CloningConfig | None = None,
     *,
+    goal: Array | None = None,
     teacher: Any = None,
     reporter: CloneReporter | None = None,
 ) -> CloneResult:
@@ -54,6 +55,8 @@ def clone(
         model: a model of Stable-Baselines3, or its policy. Its value function is not trained.
         dataset: of latents with actions, or its folder.
         config: how; None for the defaults.
+        goal: float32 [G], of all episodes, for a policy that observes a Dict of `latent` and `goal`; None where the dataset has
+            a label `goal`, [T, G].
         teacher: a model or policy that the clone stays close to, by `kl_coef`.
         reporter: is told how each epoch went.
 
@@ -65,12 +68,13 @@ def clone(
     reporter = reporter or CloneReporter()
     if isinstance(dataset, (str, Path)):
         with LatentDataset(dataset) as opened:
-            return clone(model, opened, config, teacher=teacher, reporter=reporter)
-    student = student_of(model, dataset)
-    master = None if teacher is None else student_of(teacher, dataset)
+            return clone(model, opened, config, goal=goal, teacher=teacher, reporter=reporter)
+    student = student_of(model, dataset, goal)
+    told = goal if isinstance(getattr(teacher, "observation_space", None), gym.spaces.Dict) else None
+    master = None if teacher is None else student_of(teacher, dataset, told)
     if (config.kl_coef > 0) != (master is not None):
         raise OptionError("A teacher and kl_coef above 0 go together: give both, or neither.")
-    return _Cloning(student, master, dataset, config, reporter).run()
+    return _Cloning(student, master, dataset, config, goal, reporter).run()
 
 
 class _Cloning:
@@ -80,15 +84,19 @@ class _Cloning:
         teacher: Student | None,
         dataset: LatentDataset,
         config: CloningConfig,
+        goal: Array | None,
         reporter: CloneReporter,
     ) -> None:
         self.student = student
         self.teacher = teacher
         self.config = config
+        self.goal = goal
         self.reporter = reporter
         train, held = split_episodes(dataset, config.validation, config.seed)
-        self.training = Frames(dataset, train, ["actions"], acted=True, stack=student.stack)
-        self.validation = Frames(dataset, held, ["actions"], acted=True, stack=student.stack)
+        told = goal is None and any(each.goal_size for each in (student, teacher) if each is not None)
+        names = ["actions", *([GOAL] if told else [])]
+        self.training = Frames(dataset, train, names, acted=True, stack=student.stack)
+        self.validation = Frames(dataset, held, names, acted=True, stack=student.stack)
         if not self.training.count or (held and not self.validation.count):
             raise OptionError(
                 f"{dataset.path} has too few frames with actions to train on: {self.training.count} in {len(train)} episodes, "
@@ -153,16 +161,15 @@ class _Cloning:
 
     def _loss(self, batch: dict[str, Array]) -> tuple[Tensor, list[Distribution], Tensor]:
         """The loss, what the policy makes of the latents, and the targets [N, A]."""
-        latents_nd = torch.from_numpy(batch["latents"]).to(self.student.policy.device)
         targets_na = self.student.targets(batch["actions"])
-        parts = self.student.parts(latents_nd)
+        parts = self.student.parts(self.student.observations(batch, self.goal))
         likelihood_np = log_likelihood(parts, targets_na)
         counted_np = counted_parts(self.student.space, targets_na, likelihood_np.shape[1])
         # A frame by itself is a sequence of one step: the policy keeps no state, so sequences would be the same sum.
         loss = cloning_loss(likelihood_np[:, None], counted_np[:, None]).sum()
         if self.teacher is not None:
             with torch.no_grad():
-                wanted = self.teacher.parts(latents_nd)
+                wanted = self.teacher.parts(self.teacher.observations(batch, self.goal))
             loss = loss + self.config.kl_coef * divergence(wanted, parts).mean()
         return loss, parts, targets_na
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from vpt_gym.errors import RecordingError
 from vpt_gym.extras import import_extra
-from vpt_gym.offline.recordings import STANDARD, Array, failing_as
+from vpt_gym.offline.recordings import GOAL, STANDARD, Array, failing_as
 from vpt_gym.offline.spaces import space_of
 from vpt_gym.offline.writing import MAIN, METADATA
 
@@ -105,6 +105,11 @@ class LatentDataset:
     def frames(self) -> int:
         """Latents in all episodes."""
         return sum(episode.frames for episode in self.episodes)
+
+    @property
+    def goal_size(self) -> int:
+        """Numbers in a goal of the label `goal`; 0 where there is no such label."""
+        return int(self.read(0, [GOAL], 0, 1)[0][0].size) if GOAL in self.labels else 0
 
     def __len__(self) -> int:
         return len(self.episodes)

@@ -20,13 +20,10 @@ from vpt_gym.offline.batches import Frames, split_episodes
 from vpt_gym.offline.dataset import LatentDataset
 from vpt_gym.offline.plan import DiffusionConfig
 from vpt_gym.offline.pretraining.engine import import_lightning, stopping
-from vpt_gym.offline.recordings import IN_LOSS, Array
+from vpt_gym.offline.recordings import GOAL, IN_LOSS, Array
 from vpt_gym.running.stopping import StopSignal
 
 __all__ = ["DiffusionResult", "train_diffusion"]
-
-GOAL = "goal"
-"""The label of a dataset that holds goals, [T, G]."""
 
 FRAMES_PER_SUM = 4096
 

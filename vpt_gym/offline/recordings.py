@@ -16,12 +16,26 @@ import numpy.typing as npt
 
 from vpt_gym.errors import RecordingError
 
-__all__ = ["ACTED", "IN_LOSS", "STANDARD", "TIME", "Array", "Chunk", "Recording", "digest_of_file", "failing_as"]
+__all__ = [
+    "ACTED",
+    "GOAL",
+    "IN_LOSS",
+    "STANDARD",
+    "TIME",
+    "Array",
+    "Chunk",
+    "Recording",
+    "digest_of_file",
+    "failing_as",
+]
 
 Array = npt.NDArray[Any]
 
 ACTED: Final = "acted"
 """Column: whether an action was recorded at this frame; the last frame of an episode may be without."""
+
+GOAL: Final = "goal"
+"""Label: what is wanted, as a vector [G], such as `vpt_gym.encoders.text.embed_goal` makes of words."""
 
 IN_LOSS: Final = "in_loss"
 """Label: False where cloning leaves the frame out, such as at VPT's null actions. The memory sees it all the same."""

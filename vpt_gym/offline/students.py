@@ -13,7 +13,7 @@ from torch.distributions import Categorical, Distribution, Normal
 from vpt_gym.errors import OptionError
 from vpt_gym.offline.batches import Frames
 from vpt_gym.offline.dataset import LatentDataset
-from vpt_gym.offline.recordings import Array
+from vpt_gym.offline.recordings import GOAL, Array
 from vpt_gym.weights.heads import VPTHeads
 
 __all__ = ["Student", "student_of"]
@@ -25,31 +25,42 @@ class Student:
     """A policy that can be cloned into.
 
     Args:
-        policy: of Stable-Baselines3, that acts on latents.
+        policy: of Stable-Baselines3, that acts on latents, or on a Dict of `latent` and `goal`.
         stack: how many latents lie side by side in an observation of it.
+        goal_size: numbers in a goal; 0 for a policy that is told none.
 
     Attributes:
         space: of its actions.
     """
 
-    def __init__(self, policy: Any, stack: int) -> None:
+    def __init__(self, policy: Any, stack: int, goal_size: int) -> None:
         self.policy = policy
         self.stack = stack
+        self.goal_size = goal_size
         self.space: gym.Space[Any] = policy.action_space
 
-    def parts(self, latents_nd: Tensor) -> list[Distribution]:
-        """The policy's distribution at latents [N, D], part by part.
+    def observations(self, batch: dict[str, Array], goal: Array | None) -> Any:
+        """What the policy observes at the latents of a batch: [N, D], or a Dict with their goals, or with the one of all."""
+        latents_nd = torch.from_numpy(batch["latents"]).to(self.policy.device)
+        if not self.goal_size:
+            return latents_nd
+        told = batch[GOAL].reshape(len(latents_nd), -1) if goal is None else goal
+        goals_ng = torch.as_tensor(told, dtype=torch.float32, device=self.policy.device)
+        return {"latent": latents_nd, GOAL: goals_ng.expand(len(latents_nd), self.goal_size)}
+
+    def parts(self, observations: Any) -> list[Distribution]:
+        """The policy's distribution at its observations, part by part.
 
         Actor-critics (PPO, A2C, TRPO) have one. An actor that gives an action (SAC, TD3) is taken as the middle of a normal
         one of width 1, in which the likelihood is a squared error; Q-values (DQN) as logits.
         """
         policy = self.policy
         if hasattr(policy, "get_distribution"):
-            inner = policy.get_distribution(latents_nd).distribution
+            inner = policy.get_distribution(observations).distribution
             return list(inner) if isinstance(inner, list) else [inner]
         if hasattr(policy, "q_net"):
-            return [Categorical(logits=policy.q_net(latents_nd))]
-        action = policy.actor(latents_nd)
+            return [Categorical(logits=policy.q_net(observations))]
+        action = policy.actor(observations)
         return [Normal(action, torch.ones_like(action))]
 
     def fit_scaling(self, frames: Frames) -> None:
@@ -84,12 +95,12 @@ class Student:
         return flat.to(self.policy.device)
 
 
-def student_of(model: Any, dataset: LatentDataset) -> Student:
+def student_of(model: Any, dataset: LatentDataset, goal: Array | None = None) -> Student:
     """The policy of a model, or the policy that was given, if it can be cloned on this dataset.
 
     Raises:
         OptionError: it is none of Stable-Baselines3's, or keeps states between steps; its observations are not these latents;
-            its actions are not the dataset's; or the dataset has none.
+            its actions are not the dataset's; or the dataset has none; or its goals are neither `goal` nor the dataset's.
     """
     policy = getattr(model, "policy", model)
     if not any(hasattr(policy, part) for part in ("get_distribution", "q_net", "actor")):
@@ -109,6 +120,16 @@ def student_of(model: Any, dataset: LatentDataset) -> Student:
     _check_latents(model, policy, dataset)
     space = policy.observation_space
     size = dataset.latent_size
+    if isinstance(space, gym.spaces.Dict):
+        goal_size = _goal_size(space, dataset, goal)
+        space = space["latent"]
+    elif goal is None:
+        goal_size = 0
+    else:
+        raise OptionError(
+            f"A goal is given, but the policy observes {space}: make it for a Dict of 'latent' and {GOAL!r}, which a "
+            "MultiInputPolicy reads."
+        )
     if not isinstance(space, gym.spaces.Box) or len(space.shape) != 1 or space.shape[0] % size:
         words = f"a Box of shape {space.shape}" if isinstance(space, gym.spaces.Box) else str(space)
         raise OptionError(
@@ -116,7 +137,30 @@ def student_of(model: Any, dataset: LatentDataset) -> Student:
             f"encoder {dataset.encoder['source']}."
         )
     _check_actions(policy.action_space, dataset)
-    return Student(policy, space.shape[0] // size)
+    stack = space.shape[0] // size
+    if goal_size and stack > 1:
+        raise OptionError(
+            f"The policy observes {stack} latents at once and a goal; cloning tells goals to policies of one."
+        )
+    return Student(policy, stack, goal_size)
+
+
+def _goal_size(space: gym.spaces.Dict, dataset: LatentDataset, goal: Array | None) -> int:
+    """Numbers in a goal of a policy that observes a Dict, if these goals have as many."""
+    if set(space) != {"latent", GOAL}:
+        raise OptionError(
+            f"The policy observes {', '.join(space)}, but a dataset has latents and, as its label, goals: make it for a Dict "
+            f"of 'latent' and {GOAL!r}."
+        )
+    size = gym.spaces.flatdim(space[GOAL])
+    given, where = (dataset.goal_size, str(dataset.path)) if goal is None else (goal.size, "goal=")
+    if not given:
+        raise OptionError(
+            f"The policy is told goals, but {dataset.path} has no label {GOAL!r}: give one goal of all with goal=."
+        )
+    if given != size:
+        raise OptionError(f"The policy is told goals of {size} numbers, but those of {where} have {given}.")
+    return size
 
 
 def _check_latents(model: Any, policy: Any, dataset: LatentDataset) -> None:
