@@ -94,8 +94,9 @@ def probe(folder: Path, frames: int) -> None:
                 for source in (TRAINED, *UNTRAINED):
                     parts = [latents[source][layer][chosen] for chosen in rows]
                     scores.append(fit([scaled(part, parts[0]) for part in parts], values, label)[1])
-                trained, untrained = scores[0], float(np.mean(scores[1:]))
-                cells.append(f"{f'**{trained:.2f}**' if trained > untrained else f'{trained:.2f}'} / {untrained:.2f}")
+                trained, untrained = round(scores[0], 2), round(float(np.mean(scores[1:])), 2)
+                mark = "**" if trained > untrained else ""
+                cells.append(f"{mark}{trained:.2f}{mark} / {untrained:.2f}")
             print(f"| {scenario} | {label} | " + " | ".join(cells) + " |", flush=True)
 
 
