@@ -9,7 +9,7 @@ JOBS ?= 2
 PYTEST = -m pytest -n $(JOBS) --dist loadscope --no-loadscope-reorder
 
 # What `make demo` compares, and where it writes. `make demo DEMO="..."` compares something else.
-DEMO ?= VizdoomDefendCenter-v1 --encoders doom:mini random:mini --env-arg frame_skip=4 --steps 16384 --seeds 1 --jobs 2 --no-diagnose
+DEMO ?= VizdoomDefendCenter-v1 --encoders doom:mini random:mini --env-arg frame_skip=4 --steps 24576 --seeds 1 --jobs 2 --no-diagnose
 RUN := runs/demo-$(shell date +%Y%m%d-%H%M%S)
 
 # What `make quick` runs: the rooms of one's daily work, without the files that take longest.

@@ -345,7 +345,7 @@ def test_goals_are_followed(tmp_path: Path) -> None:
     # One goal of all episodes, where the dataset has none.
     plain = write_latents(tmp_path / "plain", _episodes(_choice), DISCRETE)
     goal = np.array([1, 0, 0], np.float32)
-    assert clone(_told(plain), plain, QUICK, goal=goal).best.measures["accuracy"] > 0.8
+    assert clone(_told(plain), plain, QUICK, goal=[[1, 0, 0]]).best.measures["accuracy"] > 0.8
     with pytest.raises(OptionError, match="has no label 'goal': give one goal"):
         clone(_told(plain), plain, QUICK)
     with pytest.raises(OptionError, match=r"goals of 4 numbers, but those of goal= have 3"):

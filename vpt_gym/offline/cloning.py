@@ -69,6 +69,7 @@ def clone(
     if isinstance(dataset, (str, Path)):
         with LatentDataset(dataset) as opened:
             return clone(model, opened, config, goal=goal, teacher=teacher, reporter=reporter)
+    goal = None if goal is None else np.asarray(goal, np.float32).reshape(-1)
     student = student_of(model, dataset, goal)
     told = goal if isinstance(getattr(teacher, "observation_space", None), gym.spaces.Dict) else None
     master = None if teacher is None else student_of(teacher, dataset, told)
