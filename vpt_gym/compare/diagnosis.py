@@ -183,7 +183,7 @@ def _verdict(found: Mapping[str, float], reference: float, score: float) -> str:
     if r2 < NOTHING and reference < NOTHING:
         return (
             f"{words}neither its latents ({latents}) nor the frame itself ({frame}) tell what is coming: chance, or something "
-            "that is out of sight. An encoder with memory may help, or more steps; features of single frames can't."
+            "that is out of sight. More steps may help, or an encoder that remembers what was seen; a wider head can't."
         )
     if r2 < reference - CLOSE:
         return (
