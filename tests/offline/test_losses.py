@@ -77,7 +77,7 @@ def test_behaviour_cloning_is_minestudios(
         )
         space = keyboard.action_space()
         box = gym.spaces.Box(-9, 9, (LATENT,), np.float32)
-        student = Student(PretrainedHeadPolicy(box, space, lambda _: 1e-3, heads=_heads()), 1)
+        student = Student(PretrainedHeadPolicy(box, space, lambda _: 1e-3, heads=_heads()))
         flat = batch["actions"].reshape(-1, 2)
         likelihood = log_likelihood(student.parts(batch["latents"].reshape(-1, LATENT)), flat)
         counted = counted_parts(space, flat, 2)
@@ -98,7 +98,7 @@ def test_the_divergence_from_a_teacher_is_minestudios(monkeypatch: pytest.Monkey
     teacher, student = (ActorCriticPolicy(box, space, lambda _: 1e-3, log_std_init=init) for init in (0.3, -0.2))
     latents = torch.randn(6, 4)
     with torch.no_grad():
-        parts = [Student(policy, 1).parts(latents) for policy in (teacher, student)]
+        parts = [Student(policy).parts(latents) for policy in (teacher, student)]
         (q,), (p,) = parts
         wanted = callbacks.KLDivergenceCallback(weight=0.5)(
             {},

@@ -33,7 +33,7 @@ class Student:
         space: of its actions.
     """
 
-    def __init__(self, policy: Any, stack: int, goal_size: int) -> None:
+    def __init__(self, policy: Any, stack: int = 1, goal_size: int = 0) -> None:
         self.policy = policy
         self.stack = stack
         self.goal_size = goal_size
