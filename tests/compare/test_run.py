@@ -19,6 +19,7 @@ from vpt_gym.compare import Cell, ComparisonConfig, ComparisonReporter, Standing
 from vpt_gym.compare.comparison import compare
 from vpt_gym.errors import OptionError
 from vpt_gym.running.files import is_claimed
+from vpt_gym.training.config import FleetConfig
 from vpt_gym.training.folder import RunFolder
 
 BROKEN = f"{ENV_ID}?odd=reward&odd_from=3"
@@ -52,7 +53,10 @@ def test_a_broken_run_does_not_stop_the_rest_and_what_is_done_is_passed_over(
     monkeypatch.setattr(recording, "FRAMES", 120)
     monkeypatch.setattr(recording, "AHEAD", 5)
     monkeypatch.setattr(diagnosis, "AHEAD", 5)
-    matrix = ComparisonConfig((BROKEN, ENV_ID), ("random:mini",), tmp_path / "m", seeds=1, jobs=2, training=SMALL)
+    soon = FleetConfig(max_failures=2)  # ten, with longer and longer waits between them, take a minute
+    matrix = ComparisonConfig(
+        (BROKEN, ENV_ID), ("random:mini",), tmp_path / "m", seeds=1, jobs=2, training=SMALL, fleet=soon
+    )
     listener = Listener()
     result = compare(matrix, listener)
     assert sorted((how, cell.env) for how, cell in listener.ends) == [("ended", ENV_ID), ("failed", BROKEN)]
