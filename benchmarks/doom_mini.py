@@ -37,7 +37,15 @@ LARGEST = 10_000_000
 """Bytes that it may take in the wheel."""
 FRAME_SKIP = 4
 RANDOM_SHARE = 0.25
-OBJECTIVES = {"clone": 1.0, "depth_map": 30.0, "what_map": 60.0, "inverse": 0.3, "next": 1.0}
+OBJECTIVES = {
+    "clone": 1.0,
+    "depth_map": 30.0,
+    "what_map": 60.0,
+    "inverse": 0.3,
+    "next": 1.0,
+    "frame": 30.0,
+    "own_state": 5.0,
+}
 """Weights under which no objective drowns another: losses are sums over a piece's frames."""
 
 

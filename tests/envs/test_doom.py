@@ -47,6 +47,10 @@ def test_targets_are_maps_of_what_is_there() -> None:
     # Medikits lie about, and nothing lives here.
     assert maps["what_map"][1].max() > 0
     assert maps["what_map"][0].max() == 0
+    own = dict(zip(doom.OWN, maps["own_state"], strict=True))
+    assert maps["own_state"].dtype == np.float32
+    assert 0.8 < own["health"] <= 1
+    assert own["forward speed"] == own["kills"] == 0
     found = doom.nearest(env)
     assert found is not None
     assert -1 <= found.angle <= 1
@@ -62,6 +66,12 @@ def test_targets_are_maps_of_what_is_there() -> None:
     assert {found.place for found in sightings} == {sightings[0].place}
     assert sightings[-1].distance < 0.6 * sightings[0].distance
     assert sightings[-1].size > 1.6 * sightings[0].size
+    # It runs straight ahead, on acid.
+    own = dict(zip(doom.OWN, doom.targets(env)["own_state"], strict=True))
+    assert own["forward speed"] > 0.4
+    assert abs(own["sideways speed"]) < 0.05
+    assert own["damage taken"] > 0
+    assert 0 < own["time"] < 0.2
     env.close()
 
 

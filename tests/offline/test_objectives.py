@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import math
 from typing import Any
 
 import pytest
@@ -13,7 +14,7 @@ from tests.support.network import random_net
 from vpt_gym.config import VPTConfig
 from vpt_gym.nn import Memory
 from vpt_gym.offline.pretraining.heads import GaussianHead
-from vpt_gym.offline.pretraining.objectives import BehaviorClone, KLDivergence
+from vpt_gym.offline.pretraining.objectives import BehaviorClone, Frame, KLDivergence, make_objectives
 from vpt_gym.offline.pretraining.policy import TrunkPolicy
 
 CONFIG = VPTConfig(
@@ -136,3 +137,24 @@ def test_continuous_actions_equal_minestudio() -> None:
     density.sum().backward()
     expected.sum().backward()
     torch.testing.assert_close(ours.log_std.grad, theirs.log_std.grad, rtol=1e-5, atol=1e-5)
+
+
+def test_a_coarse_picture_is_learned_from_the_latent(policy: TrunkPolicy, batch: dict[str, Any]) -> None:
+    objective = make_objectives({"frame": 1.0}, policy, batch)["frame"]
+    assert isinstance(objective, Frame)
+    batch["frames"] = torch.zeros(ROWS, LENGTH, 32, 32, 3, dtype=torch.uint8)
+    batch["frames"][..., :2, :2, 1] = torch.tensor([[0, 100], [200, 100]], dtype=torch.uint8)
+    wanted_bt = objective.wanted(batch).view(ROWS, LENGTH, 3, 16, 16)
+    assert (wanted_bt[:, :, 1, 0, 0] == 100).all()  # the mean of its cell
+    assert float(wanted_bt.sum()) == 100 * ROWS * LENGTH
+
+    # What it asks for is all that is missing: a decoder that gives the picture has no loss left.
+    batch["frames"].fill_(51)
+    latents = {"final": torch.ones(ROWS, LENGTH, CONFIG.hidden_size)}
+    torch.nn.init.zeros_(objective.decoder.weight)
+    torch.nn.init.constant_(objective.decoder.bias, math.log(0.2 / 0.8))
+    found = objective(batch, 0, "training", latents, policy)
+    assert float(found["loss"]) == pytest.approx(0, abs=1e-4)
+    assert float(found["frame_error"]) == pytest.approx(0, abs=1e-6)
+    torch.nn.init.zeros_(objective.decoder.bias)
+    assert float(objective(batch, 0, "training", latents, policy)["loss"]) > 1

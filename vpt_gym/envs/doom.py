@@ -1,11 +1,13 @@
 """Scripted players for ViZDoom's scenarios, and what they may look at that an agent cannot see: labels, depth, positions.
 
 `Player` is one for all of them: it dodges missiles, shoots monsters, fetches what lies about and otherwise explores, with
-whatever buttons a scenario has. It is made to be imitated, not to win. `targets` gives coarse maps of what it sees by.
+whatever buttons a scenario has. It is made to be imitated, not to win. `targets` gives coarse maps of what it sees by, and
+what the game knows of the player.
 """
 
 from __future__ import annotations
 
+import cmath
 import math
 from collections.abc import Sequence
 from typing import Any, Final, NamedTuple
@@ -25,6 +27,9 @@ BUTTONS: Final = ("ATTACK", "MOVE_FORWARD", "MOVE_BACKWARD", "MOVE_LEFT", "MOVE_
 MAP: Final = (12, 16)
 """Rows and columns of the coarse maps."""
 
+OWN: Final = ("health", "ammunition", "forward speed", "sideways speed", "kills", "damage taken", "time")
+"""The numbers of `own_state`: what an agent may know of itself that few frames show, each some tenths large."""
+
 _ITEMS: Final = ("Health", "Armor", "Ammo", "Weapon", "Powerup", "Key")
 _NOT_MISSILES: Final = ("BulletPuff", "Rocket", "RocketSmokeTrail", "PlasmaBall")
 _ROCKETS: Final = 5
@@ -33,6 +38,10 @@ _ROCKET_SPEED: Final = 20.0
 """Map units in a tic, of which a second has 35."""
 _TRIGGER: Final = 10.0
 """Tics between pulling the trigger and the rocket's start."""
+_FASTEST: Final = 16.0
+"""Map units in a tic: about what a running player makes."""
+_LONG: Final = 1000
+"""Tics: half of most scenarios' longest episodes."""
 _AT_A_WALL: Final = 1.0
 """Map units: who has moved by less in a step is held by something."""
 _NEAR: Final = 12
@@ -80,7 +89,7 @@ class Player:
         return buffers(buttons=True)
 
     @staticmethod
-    def targets(env: gym.Env[Any, Any]) -> dict[str, NDArray[np.uint8]]:
+    def targets(env: gym.Env[Any, Any]) -> dict[str, NDArray[Any]]:
         """What `vpt-gym record` keeps beside the frames: the function `targets` of this module."""
         return targets(env)
 
@@ -226,25 +235,50 @@ class Player:
         return ["MOVE_FORWARD"]
 
 
-def targets(env: gym.Env[Any, Any]) -> dict[str, NDArray[np.uint8]]:
-    """Coarse maps of what is in view: what an encoder may learn to tell beside the player's action.
+def targets(env: gym.Env[Any, Any]) -> dict[str, NDArray[Any]]:
+    """What an encoder may learn to tell beside the player's action: maps of what is in view, and numbers of the player's own.
 
     Returns:
-        `depth_map`, uint8 [12, 16], the mean depth of each cell (0 near, 255 far), and `what_map`, uint8 [3, 12, 16], the share
-        of each cell (0 to 255) that monsters, items and everything else that has a label cover.
+        `depth_map`, uint8 [12, 16], the mean depth of each cell (0 near, 255 far); `what_map`, uint8 [3, 12, 16], the share
+        of each cell (0 to 255) that monsters, items and everything else that has a label cover; and `own_state`, float32
+        [7], the numbers of `OWN`.
 
     Raises:
         OptionError: as `Player`.
     """
-    state = _doom(env).state
+    base = _doom(env)
+    state = base.state
     if state is None:
-        return {"depth_map": np.zeros(MAP, np.uint8), "what_map": np.zeros((3, *MAP), np.uint8)}
+        return {
+            "depth_map": np.zeros(MAP, np.uint8),
+            "what_map": np.zeros((3, *MAP), np.uint8),
+            "own_state": np.zeros(len(OWN), np.float32),
+        }
     kinds = np.zeros(256, np.intp)
     for label in state.labels:
         kinds[label.value] = _kind(label)
     what = kinds[state.labels_buffer]
     shares = [_cells((what == kind) * 255.0) for kind in (1, 2, 3)]
-    return {"depth_map": _cells(state.depth_buffer), "what_map": np.stack(shares)}
+    return {
+        "depth_map": _cells(state.depth_buffer),
+        "what_map": np.stack(shares),
+        "own_state": _own_state(base),
+    }
+
+
+def _own_state(base: Any) -> NDArray[np.float32]:
+    angle = math.radians(_variable(base, "ANGLE"))
+    speed = complex(_variable(base, "VELOCITY_X"), _variable(base, "VELOCITY_Y")) * cmath.exp(-1j * angle)
+    scaled = (
+        _variable(base, "HEALTH") / 100,
+        _variable(base, "SELECTED_WEAPON_AMMO") / 50,
+        speed.real / _FASTEST,
+        -speed.imag / _FASTEST,
+        _variable(base, "KILLCOUNT") / 10,
+        _variable(base, "DAMAGE_TAKEN") / 100,
+        base.game.get_episode_time() / _LONG,
+    )
+    return np.clip(scaled, -2, 2).astype(np.float32)
 
 
 class Nearest(NamedTuple):

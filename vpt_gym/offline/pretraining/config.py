@@ -10,11 +10,13 @@ from pathlib import Path
 from typing import Annotated, Any, Final
 
 from vpt_gym.checks import is_between
-from vpt_gym.running.options import COUNT, FRACTION, POSITIVE, Kind, Option, check_options, documented
+from vpt_gym.running.options import COUNT, FRACTION, POSITIVE, Kind, Option, check_options, documented, one_of
 
 __all__ = ["TRAINED", "PretrainingConfig"]
 
 TRAINED: Final = ("all", "blocks", "last", "norms", "heads")
+MIXED: Final = ("32-true", "bf16-mixed", "16-mixed")
+"""Lightning's names of what a step computes in; parameters stay float32."""
 _LORA: Final = re.compile(r"lora:[1-9]\d*")
 
 _WHAT: Final = Kind(
@@ -57,8 +59,8 @@ class PretrainingConfig:
     objective: Annotated[
         dict[str, Any],
         _training(
-            "what is trained for: clone (the recorded actions), inverse (the action between two frames), next (what comes), or "
-            "the name of an array of the recordings, which is predicted; may be repeated",
+            "what is trained for: clone (the recorded actions), inverse (the action between two frames), next (what comes), "
+            "frame (a coarse picture of it), or the name of an array of the recordings, which is predicted; may be repeated",
             _WEIGHTS,
         ),
     ] = field(default_factory=lambda: {"clone": 1.0})
@@ -74,6 +76,13 @@ class PretrainingConfig:
     patience: Annotated[int, _training("validations without a better loss after which it ends", COUNT)] = 10
     seed: Annotated[int, _training("of the order of the recordings and of new heads")] = 0
     workers: Annotated[int, _recordings("0 or 1: read recordings in a process beside the training")] = 1
+    precision: Annotated[
+        str,
+        _network(
+            "what a step computes in, by Lightning's names; bf16-mixed is faster on GPUs and on CPUs that have bfloat16",
+            one_of(*MIXED),
+        ),
+    ] = "32-true"
     wandb: Annotated[bool, _training("log to Weights & Biases too, under the folder's name")] = False
     device: Annotated[str, _network("cpu, cuda, or auto: a CUDA GPU if there is one")] = "auto"
 

@@ -18,7 +18,16 @@ from vpt_gym.offline.keyboard import NULL_CAMERA
 from vpt_gym.offline.losses import cloning_loss
 from vpt_gym.offline.pretraining.policy import TrunkPolicy
 
-__all__ = ["BehaviorClone", "InverseDynamics", "KLDivergence", "NextLatent", "Objective", "Target", "make_objectives"]
+__all__ = [
+    "BehaviorClone",
+    "Frame",
+    "InverseDynamics",
+    "KLDivergence",
+    "NextLatent",
+    "Objective",
+    "Target",
+    "make_objectives",
+]
 
 
 class Objective(Protocol):
@@ -106,11 +115,17 @@ class Target(nn.Module):
     uint8 is a share of 255, by cross-entropy; other numbers are taken as they are, by squared error.
     """
 
-    def __init__(self, weight: float, key: str, policy: TrunkPolicy, example: Tensor) -> None:
+    def __init__(self, weight: float, key: str, policy: TrunkPolicy, batch: Mapping[str, Any]) -> None:
         super().__init__()
         self.weight, self.key = weight, key
-        self.share = example.dtype == torch.uint8
-        self.decoder = nn.Linear(policy.net.config.hidden_size, max(1, example[0, 0].numel()))
+        example_bt = self.wanted(batch)
+        self.share = example_bt.dtype == torch.uint8
+        self.decoder = nn.Linear(policy.net.config.hidden_size, max(1, example_bt[0, 0].numel()))
+
+    def wanted(self, batch: Mapping[str, Any]) -> Tensor:
+        """What is to be predicted, [B, T, ...]."""
+        wanted: Tensor = batch[self.key]
+        return wanted
 
     def forward(
         self, batch: dict[str, Any], batch_idx: int, step_name: str, latents: dict[str, Any], mine_policy: Any
@@ -118,9 +133,8 @@ class Target(nn.Module):
         """Loss, and the mean error of a number."""
         del batch_idx, step_name, mine_policy
         found_btn = self.decoder(latents["final"]).float()
-        wanted_btn = (
-            batch[self.key].flatten(2).float() if batch[self.key].dim() > 2 else batch[self.key][..., None].float()
-        )
+        wanted_bt = self.wanted(batch).float()
+        wanted_btn = wanted_bt.flatten(2) if wanted_bt.dim() > 2 else wanted_bt[..., None]
         if self.share:
             wanted_btn = wanted_btn / 255
             # The sum of many numbers' entropies is far from zero even where all is right: what is due is what is above it.
@@ -135,6 +149,18 @@ class Target(nn.Module):
             "loss": (loss_btn.mean(-1) * mask_bt).sum(-1).mean() * self.weight,
             f"{self.key}_error": _mean(error_bt, mask_bt),
         }
+
+
+class Frame(Target):
+    """Predicts a coarse picture of the frame, 16 x 16 cells, from the latent: what no other objective asks for stays in it."""
+
+    CELLS: Final = 16
+
+    def wanted(self, batch: Mapping[str, Any]) -> Tensor:
+        """The mean of each cell, uint8 [B, T, 3 x 16 x 16]."""
+        frames_bthwc: Tensor = batch["frames"]
+        cells_nchw = F.adaptive_avg_pool2d(frames_bthwc.flatten(0, 1).permute(0, 3, 1, 2).float(), self.CELLS)
+        return cells_nchw.round().to(torch.uint8).reshape(*frames_bthwc.shape[:2], -1)
 
 
 class InverseDynamics(nn.Module):
@@ -210,7 +236,7 @@ _SIMPLE: Final[Mapping[str, Callable[[float, TrunkPolicy], nn.Module]]] = {
 def make_objectives(
     weights: Mapping[str, float], policy: TrunkPolicy, batch: Mapping[str, Any]
 ) -> dict[str, nn.Module]:
-    """Objectives by name: `clone`, `inverse`, `next`, and every array of the recordings by its own name.
+    """Objectives by name: `clone`, `inverse`, `next`, `frame`, and every array of the recordings by its own name.
 
     Args:
         weights: of each.
@@ -224,12 +250,14 @@ def make_objectives(
     for name, weight in weights.items():
         if name in _SIMPLE:
             made[name] = _SIMPLE[name](weight, policy)
+        elif name == "frame":
+            made[name] = Frame(weight, name, policy, batch)
         elif isinstance(batch.get(name), Tensor):
-            made[name] = Target(weight, name, policy, batch[name])
+            made[name] = Target(weight, name, policy, batch)
         else:
             arrays = sorted(set(batch) - {"frames", "first", "mask", "recording", "actions", "agent_action"})
             raise OptionError(
-                f"There is no objective {name!r}: name clone, inverse or next, or an array of the recordings"
+                f"There is no objective {name!r}: name clone, inverse, next or frame, or an array of the recordings"
                 f"{': ' + ', '.join(arrays) if arrays else ', which have none beside frames and actions'}."
             )
     return made

@@ -44,6 +44,8 @@ logger = logging.getLogger(__name__)
 CONFIG_FILE: Final = "pretraining.json"
 STEPS: Final = "trainer/global_step"
 """What Lightning logs its numbers over, on Weights & Biases."""
+_OLDER: Final = {"precision": "32-true"}
+"""What trainings of before did not record, since they had no choice."""
 _MAY_CHANGE: Final = ("steps", "patience", "workers", "device", "validate_every", "wandb")
 """Options that a training that goes on may be given anew."""
 
@@ -157,6 +159,7 @@ def _fit(
         trainer = lightning.Trainer(
             accelerator={"auto": "auto", "cpu": "cpu"}.get(config.device, "gpu"),
             devices=1,
+            precision=config.precision,
             max_epochs=1,
             max_steps=config.steps,
             val_check_interval=min(config.validate_every, config.steps) if "validation" in pieces else None,
@@ -255,7 +258,7 @@ def _claim(config: PretrainingConfig) -> Path | None:
     file = out / CONFIG_FILE
     if file.exists():
         there = read_json(file, "restore it, or name another folder")
-        changed = [name for name in values if name not in _MAY_CHANGE and there.get(name) != values[name]]
+        changed = [name for name in values if name not in _MAY_CHANGE and (_OLDER | there).get(name) != values[name]]
         if changed:
             raise VPTGymError(
                 f"{out} holds a training with another {', '.join(changed)}: give the same options to go on, or name "
