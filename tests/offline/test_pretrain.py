@@ -5,10 +5,12 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import json
+import os
 import pickle
 import signal
 import subprocess
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -197,6 +199,33 @@ except KeyboardInterrupt:
     assert len(read_figures(whole)["val/loss"]) == 3
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
+def test_two_devices_stopped_and_gone_on_equal_one(place: Path) -> None:
+    """Two processes with two rows each learn what one with four learns, to rounding; their memories go on where they stood."""
+    options = {"steps": 40, "objective": {"clone": 1.0, "depth_map": 2.0}}
+    expected = load_file(pretrain(config_of(place, "one", rows=4, **options)) / "model.safetensors")
+    command = (
+        f"pretrain {place / 'plays'} --from {place / 'start'} --out {place / 'two'} --steps 40 --rows 2 --length 4 --warm-up 2 "
+        "--validate-every 4 --workers 0 --device cpu --devices 2 --objective clone=1 --objective depth_map=2"
+    )
+    words = [sys.executable, "-m", "vpt_gym.cli", *command.split()]
+    running = subprocess.Popen(words, cwd=Path(__file__).parents[2], env={**os.environ, "OMP_NUM_THREADS": "1"})
+    try:
+        while not (place / "two" / "checkpoints" / "last.ckpt").exists() and running.poll() is None:
+            time.sleep(0.02)
+        running.send_signal(signal.SIGTERM)
+        assert running.wait(60) == 130
+    finally:
+        running.kill()
+    steps = load_encoder(str(place / "two"), device="cpu").describe()["training"]["steps"]
+    assert 4 <= steps < 40
+    assert subprocess.run(words, cwd=Path(__file__).parents[2], timeout=120, check=False).returncode == 0
+    found = load_file(place / "two" / "model.safetensors")
+    assert set(expected) == set(found)
+    for key, tensor in expected.items():
+        torch.testing.assert_close(found[key], tensor, rtol=1e-3, atol=1e-4)
+
+
 @pytest.mark.parametrize(
     ("train", "moving"),
     [
@@ -239,6 +268,23 @@ def test_a_loss_that_is_not_finite_keeps_the_last_checkpoint(place: Path) -> Non
         pretrain(config_of(place, "nan"), {"bad": bad})
     assert (place / "nan" / "checkpoints" / "last.ckpt").exists()
     assert not (place / "nan" / "model.safetensors").exists()
+
+
+def test_what_the_machine_cannot_do_is_refused(place: Path) -> None:
+    with pytest.raises(OptionError, match="float16: use precision bf16-mixed"):
+        pretrain(config_of(place, "half", precision="16-mixed"))
+    if torch.cuda.device_count() < 9:
+        with pytest.raises(OptionError, match="GPUs, and 9 were asked for"):
+            pretrain(config_of(place, "many", device="cuda", devices=9))
+
+
+def test_bfloat16_is_near(place: Path, whole: Path) -> None:
+    mixed = pretrain(config_of(place, "mixed", steps=12, objective=OBJECTIVE, precision="bf16-mixed"))
+    losses = [read_figures(folder)["val/loss"][-1][1] for folder in (whole, mixed)]
+    assert losses[1] == pytest.approx(losses[0], rel=0.05)
+    assert losses[1] != losses[0]
+    parameters = load_file(mixed / "model.safetensors").values()
+    assert {tensor.dtype for tensor in parameters} == {torch.float32}
 
 
 def test_wrong_folders_and_spaces_are_refused(place: Path) -> None:

@@ -42,6 +42,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 def run(arguments: argparse.Namespace) -> int:
     """Train, with Lightning's progress bar."""
     config = record_of(PretrainingConfig, arguments)
+    from vpt_gym.offline.pretraining.engine import rank
     from vpt_gym.offline.pretraining.run import pretrain
 
     try:
@@ -49,7 +50,9 @@ def run(arguments: argparse.Namespace) -> int:
     except KeyboardInterrupt:
         if not (config.out / "model.safetensors").exists():
             raise
-        say(f"vpt-gym: stopped; {config.out} is whole as far as it came, and the same command goes on from there.")
+        if rank() == 0:
+            say(f"vpt-gym: stopped; {config.out} is whole as far as it came, and the same command goes on from there.")
         return 130
-    say(f"Everything is in {folder}. Next: vpt-gym train ENV --encoder {folder}")
+    if rank() == 0:
+        say(f"Everything is in {folder}. Next: vpt-gym train ENV --encoder {folder}")
     return 0

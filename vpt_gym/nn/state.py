@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -67,6 +68,12 @@ class Memory:
         return Memory(
             self.keys_lbhmd[:, rows_b], self.values_lbhmd[:, rows_b], self.slot_b[rows_b], self.seen_b[rows_b]
         )
+
+    @classmethod
+    def joined(cls, parts: Sequence[Memory]) -> Memory:
+        """The rows of several memories, one after another."""
+        axes = {"keys_lbhmd": 1, "values_lbhmd": 1, "slot_b": 0, "seen_b": 0}
+        return cls(**{name: torch.cat([getattr(part, name) for part in parts], axis) for name, axis in axes.items()})
 
     def put_rows(self, rows_b: Tensor, part: Memory) -> None:
         """Puts `part`, of as many rows, in the place of some rows."""

@@ -85,6 +85,9 @@ class PretrainingConfig:
     ] = "32-true"
     wandb: Annotated[bool, _training("log to Weights & Biases too, under the folder's name")] = False
     device: Annotated[str, _network("cpu, cuda, or auto: a CUDA GPU if there is one")] = "auto"
+    devices: Annotated[
+        int, _network("GPUs, or with --device cpu processes, side by side; each has --rows of its own", COUNT)
+    ] = 1
 
     def __post_init__(self) -> None:
         check_options(self)

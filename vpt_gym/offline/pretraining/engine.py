@@ -5,10 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import torch
+
+from vpt_gym.errors import OptionError
 from vpt_gym.extras import import_extra, let_torchvision_import
+from vpt_gym.offline.pretraining.config import PretrainingConfig
 from vpt_gym.running.stopping import StopSignal
 
-__all__ = ["import_lightning", "import_peft", "stopping"]
+__all__ = ["accelerator", "import_lightning", "import_peft", "rank", "stopping"]
 
 
 def import_lightning() -> Any:
@@ -19,6 +23,33 @@ def import_lightning() -> Any:
     """
     let_torchvision_import()
     return import_extra("lightning", "pretrain", "Pre-training")
+
+
+def accelerator(config: PretrainingConfig) -> str:
+    """Lightning's name for the config's device, where there are enough of it and they can compute so.
+
+    Raises:
+        OptionError: they are not, or cannot.
+    """
+    there = torch.cuda.device_count()
+    if config.device == "cpu" or (config.device == "auto" and not there):
+        if config.precision == "16-mixed":
+            raise OptionError("A CPU computes in bfloat16, not in float16: use precision bf16-mixed, or a GPU.")
+        return "cpu"
+    if config.devices > there:
+        raise OptionError(
+            f"There are {there} GPUs, and {config.devices} were asked for: ask for fewer devices, or for device cpu."
+        )
+    return "gpu"
+
+
+def rank() -> int:
+    """Which of the processes of a training on several devices this is: 0 for the one that was called and writes files.
+
+    Lightning calls the command again for each of the others, and tells them in the environment.
+    """
+    found: int = import_lightning().pytorch.utilities.rank_zero_only.rank
+    return found
 
 
 def stopping(stop: StopSignal, asked: Callable[[Any], None]) -> Any:
@@ -32,7 +63,9 @@ def stopping(stop: StopSignal, asked: Callable[[Any], None]) -> Any:
             stop.take_back()
 
         def on_train_batch_end(self, trainer: Any, *_: Any) -> None:
-            if stop.requested and not trainer.should_stop:
+            # One is asked and all stop at the same step, else they would wait for one another forever.
+            requested = trainer.strategy.reduce_boolean_decision(stop.requested, all=False)
+            if requested and not trainer.should_stop:
                 asked(trainer)
                 trainer.limit_val_batches = 0  # else it would validate once more
                 trainer.should_stop = True

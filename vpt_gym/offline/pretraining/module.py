@@ -75,7 +75,14 @@ class Pretraining(LightningModule):
         weight = int(batch["mask"].sum())
         for name, value in figures.items():
             self.log(
-                f"val/{name}", value, on_step=False, on_epoch=True, batch_size=max(1, weight), prog_bar=name == "loss"
+                f"val/{name}",
+                value,
+                on_step=False,
+                on_epoch=True,
+                batch_size=max(1, weight),
+                prog_bar=name == "loss",
+                # Every device looks at all of it: this only makes sure that they agree which is the best.
+                sync_dist=True,
             )
 
     def _run(self, batch: dict[str, Any], batch_idx: int, step_name: str) -> tuple[Tensor, dict[str, Any]]:
@@ -128,12 +135,20 @@ class Pretraining(LightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """The memory of the training rows goes along: without it, going on would not be going on."""
         memory = self._memory.get("training")
+        if memory is not None and self.trainer.world_size > 1:
+            gathered = {name: self.all_gather(tensor) for name, tensor in memory.tensors().items()}
+            parts = [
+                Memory(**{name: each[i] for name, each in gathered.items()}) for i in range(self.trainer.world_size)
+            ]
+            memory = Memory.joined(parts)
         checkpoint["vpt_gym_memory"] = None if memory is None else memory.tensors()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Puts the memory back."""
+        """Puts the memory back, on each device that of its own rows."""
         if checkpoint["vpt_gym_memory"] is not None:
-            self._memory["training"] = Memory(**checkpoint["vpt_gym_memory"])
+            memory = Memory(**checkpoint["vpt_gym_memory"])
+            rows = len(memory.slot_b) // self.trainer.world_size
+            self._memory["training"] = memory.of_rows(torch.arange(rows) + self.trainer.global_rank * rows)
 
 
 def lightning_module(*arguments: Any, **options: Any) -> Pretraining:

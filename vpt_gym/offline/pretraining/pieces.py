@@ -49,6 +49,7 @@ class Pieces(Dataset[Batch]):
         seed: int,
         frame_size: int,
         keys: Sequence[str],
+        part: tuple[int, int] = (0, 1),
     ) -> None:
         """A schedule.
 
@@ -60,6 +61,7 @@ class Pieces(Dataset[Batch]):
             seed: of the order.
             frame_size: side in pixels of the frames that the network reads.
             keys: arrays that go along, beside frames and actions.
+            part: which one of how many devices these rows are for; the schedule is over the rows of all.
 
         Raises:
             RecordingError: the recordings hold fewer frames than one batch.
@@ -67,12 +69,15 @@ class Pieces(Dataset[Batch]):
         self._recordings, self._length, self._size = list(recordings), length, frame_size
         self._keys = tuple(keys)
         lengths = [_frames_of(recording) for recording in recordings]
-        if sum(lengths) < (rows * length if batches is not None else 1):
+        number, devices = part
+        in_all = rows * devices
+        if sum(lengths) < (in_all * length if batches is not None else 1):
             raise RecordingError(
-                f"The recordings hold {sum(lengths)} frames, and one batch has {rows} x {length}: record more, or ask for "
+                f"The recordings hold {sum(lengths)} frames, and one batch has {in_all} x {length}: record more, or ask for "
                 "fewer rows or shorter pieces."
             )
-        self._rows = _schedule(lengths, rows, None if batches is None else batches * length, seed)
+        plan = _schedule(lengths, in_all, None if batches is None else batches * length, seed)
+        self._rows = plan[number * rows : (number + 1) * rows]
         longest = max(sum(segment.count for segment in row) for row in self._rows)
         self.batches = -(-longest // length) if batches is None else batches
         self._ends = [np.cumsum([segment.count for segment in row]) for row in self._rows]

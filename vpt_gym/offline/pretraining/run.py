@@ -21,7 +21,7 @@ from vpt_gym.encoders.loading import load_network
 from vpt_gym.errors import RecordingError, VPTGymError
 from vpt_gym.offline.pretraining.card import set_log_aside, training_facts, write_card, write_curves
 from vpt_gym.offline.pretraining.config import PretrainingConfig
-from vpt_gym.offline.pretraining.engine import import_lightning, stopping
+from vpt_gym.offline.pretraining.engine import accelerator, import_lightning, rank, stopping
 from vpt_gym.offline.pretraining.heads import Parts, parts_of
 from vpt_gym.offline.pretraining.module import Pretraining, lightning_module
 from vpt_gym.offline.pretraining.objectives import Objective, make_objectives
@@ -42,9 +42,10 @@ __all__ = ["pretrain"]
 logger = logging.getLogger(__name__)
 
 CONFIG_FILE: Final = "pretraining.json"
+LAST: Final = Path("checkpoints", "last.ckpt")
 STEPS: Final = "trainer/global_step"
 """What Lightning logs its numbers over, on Weights & Biases."""
-_OLDER: Final = {"precision": "32-true"}
+_OLDER: Final = {"precision": "32-true", "devices": 1}
 """What trainings of before did not record, since they had no choice."""
 _MAY_CHANGE: Final = ("steps", "patience", "workers", "device", "validate_every", "wandb")
 """Options that a training that goes on may be given anew."""
@@ -66,12 +67,18 @@ def pretrain(config: PretrainingConfig, objectives: Mapping[str, Objective] | No
             is not finite, in which case the last checkpoint stays.
         KeyboardInterrupt: after Ctrl-C or SIGTERM, when the folder is whole, as far as it came; the same call goes on.
     """
+    accelerator(config)  # refuses what the machine cannot do before anything is read
     groups = [_recordings(name) for name in config.datasets]
     parts = _common_parts(groups)
-    with claimed_place(config.out, folder=True):
-        going_on = _claim(config)
-        with wandb_run(config.out, _recorded(config), STEPS) if config.wandb else nullcontext() as watched:
-            stopped = _train(config, objectives or {}, groups, parts, going_on, watched)
+    if rank() > 0:
+        # A further device's process: the first one holds the folder, and writes.
+        last = config.out / LAST
+        stopped = _train(config, objectives or {}, groups, parts, last if last.exists() else None, None)
+    else:
+        with claimed_place(config.out, folder=True):
+            going_on = _claim(config)
+            with wandb_run(config.out, _recorded(config), STEPS) if config.wandb else nullcontext() as watched:
+                stopped = _train(config, objectives or {}, groups, parts, going_on, watched)
     if stopped:
         raise KeyboardInterrupt
     return config.out
@@ -102,6 +109,7 @@ def _train(
             seed=config.seed,
             frame_size=net.config.frame_size,
             keys=keys,
+            part=(rank(), config.devices) if name == "training" else (0, 1),
         )
         for name, recordings in chosen.items()
         if recordings
@@ -117,10 +125,11 @@ def _train(
         warm_up=config.warm_up,
     )
     stopped = _fit(config, module, pieces, going_on, watched)
-    if adapter is not None:
-        adapter.merge_and_unload()
-    write_curves(config.out)
-    _publish(config, policy, module)
+    if rank() == 0:
+        if adapter is not None:
+            adapter.merge_and_unload()
+        write_curves(config.out)
+        _publish(config, policy, module)
     return stopped
 
 
@@ -148,7 +157,8 @@ def _fit(
     ]
     if "validation" in pieces:
         called.append(callbacks.EarlyStopping("val/loss", patience=config.patience, check_finite=False))
-    set_log_aside(config.out)
+    if rank() == 0:
+        set_log_aside(config.out)
     logs = [
         loggers.TensorBoardLogger(config.out, "logs", ""),
         loggers.CSVLogger(config.out, "logs", "", flush_logs_every_n_steps=10),
@@ -157,8 +167,9 @@ def _fit(
         # Lightning's advice on workers, on logging intervals and on resuming in the middle of an epoch, which Loader sees to.
         warnings.filterwarnings("ignore", module="lightning")
         trainer = lightning.Trainer(
-            accelerator={"auto": "auto", "cpu": "cpu"}.get(config.device, "gpu"),
-            devices=1,
+            accelerator=accelerator(config),
+            devices=config.devices,
+            strategy="ddp_find_unused_parameters_true" if config.devices > 1 else "auto",
             precision=config.precision,
             max_epochs=1,
             max_steps=config.steps,
@@ -267,7 +278,7 @@ def _claim(config: PretrainingConfig) -> Path | None:
     elif any(out.iterdir()):
         raise VPTGymError(f"{out} holds something else than a pre-training: name a new or an empty folder.")
     write_json(file, values)
-    last = out / "checkpoints" / "last.ckpt"
+    last = out / LAST
     if not last.exists():
         return None
     try:
