@@ -42,11 +42,14 @@ class View:
 
     def __init__(self) -> None:
         self._before: doom.Nearest | None = None
+        self._time = 0
 
     def __call__(self, env: gym.Env[Any, Any]) -> dict[str, NDArray[np.float32]]:
         """One frame's."""
         game: Any = env.unwrapped.game  # type: ignore[attr-defined]
-        found, before = doom.nearest(env), self._before
+        # An episode's first frame has none before it.
+        opens, self._time = game.get_episode_time() <= self._time, game.get_episode_time()
+        found, before = doom.nearest(env), None if opens else self._before
         self._before = found
         labels = [np.nan] * OF_OBJECTS
         if found is not None:
