@@ -42,7 +42,6 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 def run(arguments: argparse.Namespace) -> int:
     """Train, with Lightning's progress bar."""
     config = record_of(PretrainingConfig, arguments)
-    from vpt_gym.offline.pretraining.engine import rank
     from vpt_gym.offline.pretraining.run import pretrain
 
     try:
@@ -50,9 +49,7 @@ def run(arguments: argparse.Namespace) -> int:
     except KeyboardInterrupt:
         if not (config.out / "model.safetensors").exists():
             raise
-        if rank() == 0:
-            say(f"vpt-gym: stopped; {config.out} is whole as far as it came, and the same command goes on from there.")
+        say(f"vpt-gym: stopped; {config.out} is whole as far as it came, and the same command goes on from there.")
         return 130
-    if rank() == 0:
-        say(f"Everything is in {folder}. Next: vpt-gym train ENV --encoder {folder}")
+    say(f"Everything is in {folder}. Next: vpt-gym train ENV --encoder {folder}")
     return 0

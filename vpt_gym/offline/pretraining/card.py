@@ -85,7 +85,8 @@ def training_facts(config: PretrainingConfig, steps: int) -> dict[str, Any]:
         "recordings": [Path(name).name for name in config.datasets],
         "objectives": dict(config.objective),
         "steps": steps,
-        "frames": steps * config.rows * config.length,
+        "frames": steps * config.rows * config.length * config.devices,
+        "precision": config.precision,
         "seed": config.seed,
         "validation": {
             name.removeprefix("val/"): points[-1][1]

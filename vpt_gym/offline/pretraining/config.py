@@ -84,7 +84,7 @@ class PretrainingConfig:
         ),
     ] = "32-true"
     wandb: Annotated[bool, _training("log to Weights & Biases too, under the folder's name")] = False
-    device: Annotated[str, _network("cpu, cuda, or auto: a CUDA GPU if there is one")] = "auto"
+    device: Annotated[str, _network("auto is a CUDA GPU if there is one", one_of("auto", "cpu", "cuda"))] = "auto"
     devices: Annotated[
         int, _network("GPUs, or with --device cpu processes, side by side; each has --rows of its own", COUNT)
     ] = 1

@@ -12,7 +12,7 @@ from vpt_gym.extras import import_extra, let_torchvision_import
 from vpt_gym.offline.pretraining.config import PretrainingConfig
 from vpt_gym.running.stopping import StopSignal
 
-__all__ = ["accelerator", "import_lightning", "import_peft", "rank", "stopping"]
+__all__ = ["accelerator", "import_lightning", "import_peft", "progress", "rank", "stopping"]
 
 
 def import_lightning() -> Any:
@@ -29,8 +29,17 @@ def accelerator(config: PretrainingConfig) -> str:
     """Lightning's name for the config's device, where there are enough of it and they can compute so.
 
     Raises:
-        OptionError: they are not, or cannot.
+        OptionError: they are not, or cannot; or the environment says that this is a process of a larger training.
     """
+    if rank() >= config.devices:
+        raise OptionError(
+            f"The environment (RANK, LOCAL_RANK or SLURM_PROCID) says that this is process {rank()} of a training, which is to "
+            f"have {config.devices}: ask for as many devices, or unset it."
+        )
+    if config.devices > 1 and torch.distributed.is_available() and torch.distributed.is_initialized():
+        raise OptionError(
+            "A training on several devices takes a process of its own, and this one has had another: run `vpt-gym pretrain`."
+        )
     there = torch.cuda.device_count()
     if config.device == "cpu" or (config.device == "auto" and not there):
         if config.precision == "16-mixed":
@@ -52,15 +61,18 @@ def rank() -> int:
     return found
 
 
-def stopping(stop: StopSignal, asked: Callable[[Any], None]) -> Any:
+def stopping(stop: StopSignal, asked: Callable[[Any], None], patience: int | None = None) -> Any:
     """A callback of Lightning that ends a training between two steps after Ctrl-C or SIGTERM; `asked` gets the trainer first.
 
-    Lightning itself would leave the program: with status 1 after Ctrl-C, with 0, as if all were well, after SIGTERM.
+    Lightning itself would leave the program: with status 1 after Ctrl-C, with 0, as if all were well, after SIGTERM. And it
+    would take a training that goes on by the patience that it had before.
     """
 
     class Stopping(import_lightning().pytorch.Callback):  # type: ignore[misc]
-        def on_train_start(self, _trainer: Any, _module: Any) -> None:
+        def on_train_start(self, trainer: Any, _module: Any) -> None:
             stop.take_back()
+            for each in trainer.early_stopping_callbacks if patience is not None else ():
+                each.patience = patience
 
         def on_train_batch_end(self, trainer: Any, *_: Any) -> None:
             # One is asked and all stop at the same step, else they would wait for one another forever.
@@ -71,6 +83,19 @@ def stopping(stop: StopSignal, asked: Callable[[Any], None]) -> Any:
                 trainer.should_stop = True
 
     return Stopping()
+
+
+def progress(frames: int) -> Any:
+    """Lightning's progress bar with frames/s; a step is of so many frames."""
+
+    class Progress(import_lightning().pytorch.callbacks.TQDMProgressBar):  # type: ignore[misc]
+        def get_metrics(self, trainer: Any, module: Any) -> dict[str, Any]:
+            metrics: dict[str, Any] = super().get_metrics(trainer, module)
+            metrics.pop("v_num", None)
+            rate = self.train_progress_bar.format_dict["rate"]
+            return metrics | ({"frames/s": f"{rate * frames:,.0f}"} if rate else {})
+
+    return Progress(refresh_rate=10)
 
 
 def import_peft(user: str) -> Any:

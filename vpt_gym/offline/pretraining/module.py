@@ -93,8 +93,12 @@ class Pretraining(LightningModule):
             memory = Memory.empty(
                 config, len(frames_bthwc), blocks=config.blocks, device=frames_bthwc.device, dtype=policy.net.dtype
             )
+        else:
+            # Lightning hands checkpoints out before it moves the network to its device.
+            memory = Memory(**{name: tensor.to(frames_bthwc.device) for name, tensor in memory.tensors().items()})
         actions = policy.pi_head.split(batch["actions"])
-        batch = batch | {"agent_action": actions}
+        # `image` is what MineStudio's own batches call the frames.
+        batch = batch | {"agent_action": actions, "image": frames_bthwc}
         latents, after = policy(frames_bthwc, batch["first"], memory)
         # Cut here: gradients reach as far back as the piece, the memory further.
         self._memory[step_name] = after.detach()
@@ -105,8 +109,9 @@ class Pretraining(LightningModule):
                 total = total + result["loss"]
                 figures[f"{name}_loss"] = result["loss"].detach()
             figures |= {key: value for key, value in result.items() if key != "loss"}
-        if not math.isfinite(float(total.detach())):
-            names = sorted({self._pieces[step_name].name(int(i)) for i in batch["recording"]})
+        recordings_b = self._of_broken(total, batch["recording"])
+        if recordings_b is not None:
+            names = sorted({self._pieces[step_name].name(int(i)) for i in recordings_b})
             raise VPTGymError(
                 f"The loss is {float(total.detach())} at step {self.global_step} ({step_name}), in one of: "
                 f"{', '.join(names[:8])}. The last"
@@ -114,6 +119,16 @@ class Pretraining(LightningModule):
             )
         figures["loss"] = total.detach()
         return total, figures
+
+    def _of_broken(self, total: Tensor, recording_b: Tensor) -> Tensor | None:
+        """The recordings of all devices' rows, when the loss of one of them is not finite: all stop at the same step."""
+        finite = math.isfinite(float(total.detach()))
+        if self._trainer is None or self.trainer.world_size == 1:
+            return None if finite else recording_b
+        if self.trainer.strategy.reduce_boolean_decision(finite, all=True):
+            return None
+        everywhere: Any = self.all_gather(recording_b)
+        return torch.as_tensor(everywhere).flatten()
 
     def configure_optimizers(self) -> Any:
         """AdamW, a linear warm-up, a cosine to a tenth."""

@@ -138,7 +138,7 @@ class Target(nn.Module):
         if self.share:
             wanted_btn = wanted_btn / 255
             # The sum of many numbers' entropies is far from zero even where all is right: what is due is what is above it.
-            entropy_btn = F.binary_cross_entropy(wanted_btn, wanted_btn, reduction="none")
+            entropy_btn = torch.special.entr(wanted_btn) + torch.special.entr(1 - wanted_btn)
             loss_btn = F.binary_cross_entropy_with_logits(found_btn, wanted_btn, reduction="none") - entropy_btn
             found_btn = found_btn.sigmoid()
         else:

@@ -84,6 +84,10 @@ class Pieces(Dataset[Batch]):
         # Of every row, the recording that it is in and how far it was read: in order, each is read once.
         self._open: dict[int, _Place] = {}
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Without open files: a process that is started anew, as on macOS, opens its own."""
+        return self.__dict__ | {"_open": {}}
+
     def __len__(self) -> int:
         return self.batches
 
@@ -135,7 +139,8 @@ class Pieces(Dataset[Batch]):
                 place.close()
             place = self._open[row] = _Place(self._recordings[recording])
         chunk = place.read(start, count)
-        columns = chunk.columns
+        # Who was not made to err has played what it wanted.
+        columns = {"played": chunk.columns["actions"], **chunk.columns}
         for name in self._keys:
             if name not in columns:
                 raise RecordingError(

@@ -10,6 +10,7 @@ import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -18,10 +19,10 @@ from torch import Tensor
 
 from vpt_gym.encoders import load_encoder
 from vpt_gym.encoders.loading import load_network
-from vpt_gym.errors import RecordingError, VPTGymError
+from vpt_gym.errors import OptionError, RecordingError, VPTGymError
 from vpt_gym.offline.pretraining.card import set_log_aside, training_facts, write_card, write_curves
 from vpt_gym.offline.pretraining.config import PretrainingConfig
-from vpt_gym.offline.pretraining.engine import accelerator, import_lightning, rank, stopping
+from vpt_gym.offline.pretraining.engine import accelerator, import_lightning, progress, rank, stopping
 from vpt_gym.offline.pretraining.heads import Parts, parts_of
 from vpt_gym.offline.pretraining.module import Pretraining, lightning_module
 from vpt_gym.offline.pretraining.objectives import Objective, make_objectives
@@ -56,7 +57,11 @@ def pretrain(config: PretrainingConfig, objectives: Mapping[str, Objective] | No
 
     Args:
         config: all that decides it. A folder that holds the same training goes on from its last checkpoint.
-        objectives: of one's own beside `config.objective`, as MineStudio's `ObjectiveCallback`s are.
+        objectives: of one's own beside `config.objective`, as MineStudio's `ObjectiveCallback`s are; an attribute `keys` names
+            the arrays of the recordings that one reads.
+
+    With several devices Lightning runs the program again for each further one; this call ends those, and only the first
+    process goes on behind it.
 
     Returns:
         The folder: `model.safetensors` and `config.json`, for `load_encoder` and MineStudio's `VPTPolicy.from_pretrained`;
@@ -73,12 +78,12 @@ def pretrain(config: PretrainingConfig, objectives: Mapping[str, Objective] | No
     if rank() > 0:
         # A further device's process: the first one holds the folder, and writes.
         last = config.out / LAST
-        stopped = _train(config, objectives or {}, groups, parts, last if last.exists() else None, None)
-    else:
-        with claimed_place(config.out, folder=True):
-            going_on = _claim(config)
-            with wandb_run(config.out, _recorded(config), STEPS) if config.wandb else nullcontext() as watched:
-                stopped = _train(config, objectives or {}, groups, parts, going_on, watched)
+        _train(config, objectives or {}, groups, parts, last if last.exists() else None, None)
+        raise SystemExit(0)
+    with claimed_place(config.out, folder=True):
+        going_on = _claim(config)
+        with wandb_run(config.out, _recorded(config), STEPS) if config.wandb else nullcontext() as watched:
+            stopped = _train(config, objectives or {}, groups, parts, going_on, watched)
     if stopped:
         raise KeyboardInterrupt
     return config.out
@@ -98,7 +103,10 @@ def _train(
     policy = TrunkPolicy(net, parts, _heads(config.source, net.config.hidden_size))
     adapter = choose_parts(policy, config.train)
 
-    keys = sorted(_keys(config, groups))
+    if config.length > net.config.memory:
+        raise OptionError(f"length must be at most the {net.config.memory} frames of the memory, not {config.length}.")
+    _check_frames(groups, net.config.frame_size)
+    keys = sorted(_keys(config, objectives, groups))
     chosen = dict(zip(("training", "validation"), split(groups, config.validation, config.seed), strict=True))
     pieces = {
         name: Pieces(
@@ -124,12 +132,12 @@ def _train(
         weight_decay=config.weight_decay,
         warm_up=config.warm_up,
     )
-    stopped = _fit(config, module, pieces, going_on, watched)
+    stopped, steps = _fit(config, module, pieces, going_on, watched)
     if rank() == 0:
         if adapter is not None:
             adapter.merge_and_unload()
         write_curves(config.out)
-        _publish(config, policy, module)
+        _publish(config, policy, steps)
     return stopped
 
 
@@ -139,8 +147,8 @@ def _fit(
     pieces: Mapping[str, Pieces],
     going_on: Path | None,
     watched: Any,
-) -> bool:
-    """Whether it was asked to stop."""
+) -> tuple[bool, int]:
+    """Whether it was asked to stop, and the step whose weights the module has at the end."""
     lightning = import_lightning()
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     checkpoints = config.out / "checkpoints"
@@ -148,12 +156,12 @@ def _fit(
     callbacks, loggers = lightning.pytorch.callbacks, lightning.pytorch.loggers
     stop = StopSignal()
     called = [
-        stopping(stop, lambda trainer: trainer.save_checkpoint(checkpoints / "last.ckpt")),
+        stopping(stop, lambda trainer: trainer.save_checkpoint(checkpoints / "last.ckpt"), config.patience),
         callbacks.ModelCheckpoint(checkpoints, "best", monitor=best_by, enable_version_counter=False),
         callbacks.ModelCheckpoint(
             checkpoints, "last", every_n_train_steps=config.validate_every, enable_version_counter=False
         ),
-        callbacks.TQDMProgressBar(refresh_rate=10),
+        progress(config.rows * config.length * config.devices),
     ]
     if "validation" in pieces:
         called.append(callbacks.EarlyStopping("val/loss", patience=config.patience, check_finite=False))
@@ -166,7 +174,8 @@ def _fit(
     with warnings.catch_warnings(), stop:
         # Lightning's advice on workers, on logging intervals and on resuming in the middle of an epoch, which Loader sees to.
         warnings.filterwarnings("ignore", module="lightning")
-        trainer = lightning.Trainer(
+        make_trainer = partial(
+            lightning.Trainer,
             accelerator=accelerator(config),
             devices=config.devices,
             strategy="ddp_find_unused_parameters_true" if config.devices > 1 else "auto",
@@ -181,6 +190,17 @@ def _fit(
             callbacks=called,
             enable_model_summary=False,
         )
+        try:
+            trainer = make_trainer()
+        except lightning.fabric.utilities.exceptions.MisconfigurationException as error:
+            raise OptionError(f"Lightning takes no {config.devices} devices here: {error}") from error
+        if trainer.world_size != config.devices:
+            raise OptionError(
+                f"The environment speaks of {trainer.world_size} processes, and the training is to have {config.devices}: ask "
+                "for as many devices."
+            )
+        if rank() == 0:
+            write_json(config.out / CONFIG_FILE, _recorded(config))
         validation = Loader(pieces["validation"], 0) if "validation" in pieces else None
         try:
             trainer.fit(
@@ -192,12 +212,17 @@ def _fit(
             )
         except OSError as error:  # of a checkpoint or a log: what cannot be read is a RecordingError
             raise error if isinstance(error, VPTGymError) else WriteError.of(config.out, error) from error
-    return stop.requested
+    if any(early.wait_count >= early.patience for early in trainer.early_stopping_callbacks):
+        # What came after the best has not been worth it.
+        best = torch.load(checkpoints / "best.ckpt", map_location="cpu", weights_only=True)
+        module.load_state_dict(best["state_dict"])
+        return stop.requested, int(best["global_step"])
+    return stop.requested, int(module.global_step)
 
 
-def _publish(config: PretrainingConfig, policy: TrunkPolicy, module: Pretraining) -> None:
+def _publish(config: PretrainingConfig, policy: TrunkPolicy, steps: int) -> None:
     """Checkpoint and card, each file whole."""
-    facts = training_facts(config, int(module.global_step))
+    facts = training_facts(config, steps)
     with tempfile.TemporaryDirectory(dir=config.out, prefix=".") as place:
         folder = save_checkpoint(policy.net, policy.heads(), Path(place, "encoder"), training=facts)
         for file in sorted(folder.iterdir()):
@@ -235,10 +260,31 @@ def _common_parts(groups: Sequence[Sequence[Recording]]) -> Parts:
     return parts_of(common)
 
 
-def _keys(config: PretrainingConfig, groups: Sequence[Sequence[Recording]]) -> set[str]:
-    there = set(next(groups[0][0].chunks(1)).columns)
-    keys = {name for name in config.objective if name in there}
-    if {"inverse", "next"} & set(config.objective) and "played" in there:
+def _check_frames(groups: Sequence[Sequence[Recording]], size: int) -> None:
+    for group in groups:
+        height, width = next(group[0].chunks(1)).frames.shape[1:3]
+        if max(height, width) < size:
+            raise RecordingError(
+                f"{group[0].name} has frames of {height}x{width} pixels, and the network reads {size}x{size}: record with "
+                f"--frame-size {size}, or train a network that reads smaller ones."
+            )
+
+
+def _keys(
+    config: PretrainingConfig, objectives: Mapping[str, Objective], groups: Sequence[Sequence[Recording]]
+) -> set[str]:
+    """Arrays of the recordings that objectives read."""
+    looked_at = [recording for group in groups for recording in (group[0], group[-1])]
+    columns = [set(next(recording.chunks(1)).columns) for recording in looked_at]
+    wanted = {*config.objective, *(key for each in objectives.values() for key in getattr(each, "keys", ()))}
+    keys = {name for name in wanted if any(name in there for there in columns)}
+    for recording, there in zip(looked_at, columns, strict=True):
+        for name in sorted(keys - there):
+            raise RecordingError(
+                f"{recording.path} has no {name!r}, which other recordings have: leave out the objective that needs it, or "
+                "record anew."
+            )
+    if {"inverse", "next"} & set(config.objective) and any("played" in there for there in columns):
         keys.add("played")
     return keys
 
@@ -275,9 +321,8 @@ def _claim(config: PretrainingConfig) -> Path | None:
                 f"{out} holds a training with another {', '.join(changed)}: give the same options to go on, or name "
                 "another folder."
             )
-    elif any(out.iterdir()):
+    elif {each.name for each in out.iterdir()} - {"wandb"}:
         raise VPTGymError(f"{out} holds something else than a pre-training: name a new or an empty folder.")
-    write_json(file, values)
     last = out / LAST
     if not last.exists():
         return None
