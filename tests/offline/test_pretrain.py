@@ -7,6 +7,7 @@ import importlib.util
 import json
 import os
 import pickle
+import re
 import signal
 import subprocess
 import sys
@@ -27,8 +28,9 @@ from tests.support.network import random_net
 from vpt_gym import load_encoder
 from vpt_gym.config import VPTConfig
 from vpt_gym.encoders.loading import load_network
-from vpt_gym.errors import OptionError, VPTGymError, WeightsError
+from vpt_gym.errors import OptionError, RecordingError, VPTGymError, WeightsError
 from vpt_gym.offline.pretraining.config import PretrainingConfig
+from vpt_gym.offline.pretraining.heads import parts_of
 from vpt_gym.running.files import claimed_place
 from vpt_gym.weights import save_checkpoint
 
@@ -264,10 +266,35 @@ def test_a_loss_that_is_not_finite_keeps_the_last_checkpoint(place: Path) -> Non
     def bad(batch: dict, batch_idx: int, step_name: str, latents: dict, mine_policy: Any) -> dict:
         return {"loss": latents["final"].mean() * (float("nan") if step_name == "training" and batch_idx == 6 else 0.0)}
 
-    with pytest.raises(VPTGymError, match=r"The loss is nan at step 6 .*episode-00000\d.npz"):
+    with pytest.raises(VPTGymError, match=r"The loss is not finite at step 6 .*episode-00000\d.npz"):
         pretrain(config_of(place, "nan"), {"bad": bad})
     assert (place / "nan" / "checkpoints" / "last.ckpt").exists()
     assert not (place / "nan" / "model.safetensors").exists()
+
+
+def test_a_loss_that_is_not_finite_on_one_device_stops_all(place: Path) -> None:
+    script = place / "one_device.py"
+    script.write_text(f"""
+from pathlib import Path, PosixPath
+from vpt_gym.offline.pretraining.config import PretrainingConfig
+from vpt_gym.offline.pretraining.engine import rank
+from vpt_gym.offline.pretraining.run import pretrain
+
+def bad(batch, batch_idx, step_name, latents, mine_policy):
+    return {{"loss": latents["final"].mean() * (float("nan") if rank() == 1 and (step_name, batch_idx) == ("training", 6) else 0.0)}}
+
+if __name__ == "__main__":
+    pretrain({config_of(place, "nan-of-two", rows=2, devices=2)!r}, {{"bad": bad}})
+""")
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[2])}
+    words = [sys.executable, str(script)]
+    ran = subprocess.run(words, env=environment, capture_output=True, text=True, timeout=120, check=False)
+    assert ran.returncode == 1, ran.stderr
+    assert re.search(
+        r"VPTGymError: The loss is not finite at step 6 \(training\), in one of: episode-00000\d.npz, episode",
+        ran.stderr,
+    )
+    assert (place / "nan-of-two" / "checkpoints" / "last.ckpt").exists()
 
 
 def test_what_the_machine_cannot_do_is_refused(place: Path) -> None:
@@ -301,6 +328,61 @@ def test_wrong_folders_and_spaces_are_refused(place: Path) -> None:
         pretrain(config_of(place, "plays"))
     with pytest.raises(VPTGymError, match="one batch has 99 x 4"):
         pretrain(config_of(place, "small", rows=99))
+    # What was refused has left nothing behind that would refuse what is right.
+    pretrain(config_of(place, "small", steps=4))
+    with pytest.raises(OptionError, match="at most the 8 frames of the memory, not 9"):
+        pretrain(config_of(place, "long", length=9))
+    large = replace(CONFIG, frame_size=32)
+    save_checkpoint(random_net(large), None, place / "large")
+    with pytest.raises(
+        RecordingError, match=r"frames of 16x16 pixels, and the network reads 32x32: record with --frame-size 32"
+    ):
+        pretrain(config_of(place, "upscaled", source=str(place / "large")))
+    spaced = write_recordings(place / "without", (20,))
+    maps = np.zeros((20, 2), np.uint8)
+    mixed = write_recordings(place / "with", (20,), depth_map=maps)
+    with pytest.raises(RecordingError, match=r"without.* has no 'depth_map', which other recordings have"):
+        pretrain(config_of(place, "mixed-up", datasets=(str(mixed), str(spaced)), objective={"depth_map": 1.0}))
+    with pytest.raises(VPTGymError, match="count from 0"):
+        parts_of(gym.spaces.Discrete(3, start=1))
+
+
+def test_the_best_is_published_where_the_rest_has_not_been_worth_it(place: Path) -> None:
+    """Validation grows worse from the second one on: what is left is the network of the first."""
+
+    def worse(batch: dict, batch_idx: int, step_name: str, latents: dict, mine_policy: Any) -> dict:
+        del batch, batch_idx, latents
+        steps = mine_policy.net.steps if step_name == "validation" else 0
+        return {"loss": torch.tensor(float(steps))}
+
+    class Counts:
+        keys = ("depth_map",)
+
+        def __call__(
+            self, batch: dict, batch_idx: int, step_name: str, latents: dict, mine_policy: Any
+        ) -> dict[str, Any]:
+            del batch_idx, latents
+            assert {"depth_map", "image"} <= set(batch)
+            mine_policy.net.steps = getattr(mine_policy.net, "steps", 0) + (step_name == "training")
+            return {}
+
+    config = config_of(place, "overdone", steps=40, validate_every=4, patience=2)
+    folder = pretrain(config, {"counts": Counts(), "worse": worse})
+    facts = load_encoder(str(folder), device="cpu").describe()["training"]
+    assert facts["steps"] == 4
+    best = torch.load(folder / "checkpoints" / "best.ckpt", weights_only=True)["state_dict"]
+    found = load_file(folder / "model.safetensors")
+    last = torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
+    (norm,) = [tensor for name, tensor in found.items() if name.endswith("final_ln.weight")]
+    name = "policy.net.final_norm.weight"
+    assert torch.equal(norm, best[name])
+    assert not torch.equal(norm, last[name])
+
+
+def test_a_stray_rank_is_told(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("vpt_gym.offline.pretraining.engine.rank", lambda: 1)
+    with pytest.raises(OptionError, match="process 1 of a training, which is to have 1"):
+        pretrain(config_of(place, "stray"))
 
 
 def test_a_folder_belongs_to_one_and_its_damage_is_told(place: Path) -> None:

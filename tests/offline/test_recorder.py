@@ -86,6 +86,9 @@ def test_refused(tmp_path: Path) -> None:
         pytest.raises(OptionError, match="belongs to a command that is running"),
     ):
         record(LightEnv, player, tmp_path / "mine", frames=100)
+    # What differs is not mixed.
+    with pytest.raises(VPTGymError, match=r"made otherwise \(player, targets, longest\)"):
+        record(LightEnv, lambda _: player(0), tmp_path / "mine", frames=100, targets=lambda _: {}, longest=7)
     (tmp_path / "mine" / "recording.json").write_text("{")
     with pytest.raises(VPTGymError, match=r"recording\.json is not valid JSON .*; restore it"):
         record(LightEnv, player, tmp_path / "mine", frames=100)

@@ -86,6 +86,10 @@ def record(
             "action_space": json.loads(text_of(env.action_space)),
             "seed": seed,
             "random_share": random_share,
+            "env_options": {} if env.spec is None else _told(env.spec.kwargs),
+            "player": _name_of(make_player),
+            "targets": None if targets is None else _name_of(targets),
+            "longest": longest,
         }
         _claim(place, described)
         there = sorted(place.glob("episode-*.npz"))
@@ -115,9 +119,22 @@ def _claim(place: Path, described: dict[str, Any]) -> None:
         write_json(file, described)
         return
     there = read_json(file, "restore it, or name another folder")
-    if there != described:
-        changed = ", ".join(name for name in described if there.get(name) != described[name])
+    # Recordings of before have not told all of it.
+    changed = ", ".join(name for name, value in described.items() if there.get(name, value) != value)
+    if changed:
         raise VPTGymError(f"{place} holds recordings that were made otherwise ({changed}): name another folder.")
+
+
+def _told(options: Mapping[str, Any]) -> dict[str, str]:
+    """What an environment was made with, but for objects that say no more than where they lie in memory."""
+    told = {name: repr(value) for name, value in sorted(options.items())}
+    return {name: words for name, words in told.items() if " at 0x" not in words}
+
+
+def _name_of(called: object) -> str:
+    """Of a class or function, or of the class that an object is of."""
+    named: Any = called if hasattr(called, "__qualname__") else type(called)
+    return f"{named.__module__}.{named.__qualname__}"
 
 
 def _episode(

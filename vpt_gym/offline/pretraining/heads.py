@@ -32,9 +32,9 @@ def parts_of(space: gym.Space[Any]) -> Parts:
     """The parts of an action: how many choices each has, by name; or how many numbers, where actions are continuous.
 
     Raises:
-        VPTGymError: the space is neither Discrete, MultiDiscrete, MultiBinary nor Box.
+        VPTGymError: the space is neither Discrete from 0 on, MultiDiscrete, MultiBinary nor Box.
     """
-    if isinstance(space, gym.spaces.Discrete):
+    if isinstance(space, gym.spaces.Discrete) and space.start == 0:
         return {"": int(space.n)}
     if isinstance(space, gym.spaces.MultiDiscrete) and space.nvec.ndim == 1:
         if space.nvec.tolist() == [8641, 121]:
@@ -44,7 +44,9 @@ def parts_of(space: gym.Space[Any]) -> Parts:
         return {f"part{i:03d}": 2 for i in range(space.n)}
     if isinstance(space, gym.spaces.Box):
         return Continuous(math.prod(space.shape))
-    raise VPTGymError(f"A head is made for Discrete, MultiDiscrete, MultiBinary and Box actions, not for {space}.")
+    raise VPTGymError(
+        f"A head is made for Discrete actions that count from 0, MultiDiscrete, MultiBinary and Box ones, not for {space}."
+    )
 
 
 def head_of(latent_size: int, parts: Parts, temperature: float = 1.0) -> ActionHead | GaussianHead:

@@ -113,7 +113,7 @@ class Pretraining(LightningModule):
         if recordings_b is not None:
             names = sorted({self._pieces[step_name].name(int(i)) for i in recordings_b})
             raise VPTGymError(
-                f"The loss is {float(total.detach())} at step {self.global_step} ({step_name}), in one of: "
+                f"The loss is not finite at step {self.global_step} ({step_name}), in one of: "
                 f"{', '.join(names[:8])}. The last"
                 " checkpoint is kept. Look at these recordings, or train with a smaller --learning-rate."
             )

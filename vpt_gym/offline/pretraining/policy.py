@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Mapping
 from typing import Any, Final
@@ -14,6 +15,8 @@ from vpt_gym.offline.pretraining.heads import ActionHead, GaussianHead, Parts, h
 from vpt_gym.weights import VPTHeads
 
 __all__ = ["LOG_STD", "TrunkPolicy"]
+
+logger = logging.getLogger(__name__)
 
 LOG_STD: Final = "pi_head.log_std"
 """VPT's name of the deviations, which only heads of continuous actions have."""
@@ -45,6 +48,10 @@ class TrunkPolicy(nn.Module):
                     parameter.copy_(there[name])
             if isinstance(heads, VPTHeads) and isinstance(self.pi_head, ActionHead):
                 self.pi_head.temperature = heads.temperature
+        elif there:
+            logger.warning(
+                "The action head of these weights is for other actions than the recordings': a new one is trained."
+            )
 
     def forward(self, frames_bthwc: Tensor, first_bt: Tensor, memory: Memory) -> tuple[dict[str, Any], Memory]:
         """Latents as MineStudio's objectives name them, and the memory to go on from.
