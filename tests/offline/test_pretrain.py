@@ -281,7 +281,8 @@ from vpt_gym.offline.pretraining.engine import rank
 from vpt_gym.offline.pretraining.run import pretrain
 
 def bad(batch, batch_idx, step_name, latents, mine_policy):
-    return {{"loss": latents["final"].mean() * (float("nan") if rank() == 1 and (step_name, batch_idx) == ("training", 6) else 0.0)}}
+    broken = rank() == 1 and (step_name, batch_idx) == ("training", 6)
+    return {{"loss": latents["final"].mean() * (float("nan") if broken else 0.0)}}
 
 if __name__ == "__main__":
     pretrain({config_of(place, "nan-of-two", rows=2, devices=2)!r}, {{"bad": bad}})
