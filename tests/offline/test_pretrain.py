@@ -204,6 +204,8 @@ except KeyboardInterrupt:
 @pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
 def test_two_devices_stopped_and_gone_on_equal_one(place: Path) -> None:
     """Two processes with two rows each learn what one with four learns, to rounding; their memories go on where they stood."""
+    import psutil  # not everywhere where tests are collected
+
     options = {"steps": 40, "objective": {"clone": 1.0, "depth_map": 2.0}}
     expected = load_file(pretrain(config_of(place, "one", rows=4, **options)) / "model.safetensors")
     command = (
@@ -211,15 +213,24 @@ def test_two_devices_stopped_and_gone_on_equal_one(place: Path) -> None:
         "--validate-every 4 --workers 0 --device cpu --devices 2 --objective clone=1 --objective depth_map=2"
     )
     words = [sys.executable, "-m", "vpt_gym.cli", *command.split()]
-    running = subprocess.Popen(words, cwd=Path(__file__).parents[2], env={**os.environ, "OMP_NUM_THREADS": "1"})
-    try:
-        while not (place / "two" / "checkpoints" / "last.ckpt").exists() and running.poll() is None:
-            time.sleep(0.02)
-        running.send_signal(signal.SIGTERM)
-        assert running.wait(60) == 130
-    finally:
-        running.kill()
-    steps = load_encoder(str(place / "two"), device="cpu").describe()["training"]["steps"]
+    last = place / "two" / "checkpoints" / "last.ckpt"
+    steps = 0
+    for number, code in ((signal.SIGTERM, 130), (signal.SIGKILL, -signal.SIGKILL)):
+        saved = last.stat().st_mtime_ns if last.exists() else 0
+        running = subprocess.Popen(words, cwd=Path(__file__).parents[2], env={**os.environ, "OMP_NUM_THREADS": "1"})
+        try:
+            while running.poll() is None and (not last.exists() or last.stat().st_mtime_ns == saved):
+                time.sleep(0.02)
+            others = psutil.Process(running.pid).children()
+            running.send_signal(number)
+            assert running.wait(60) == code
+        finally:
+            running.kill()
+        assert len(others) == 1
+        psutil.wait_procs(others, timeout=20)
+        assert not any(each.is_running() for each in others)
+        if number == signal.SIGTERM:
+            steps = load_encoder(str(place / "two"), device="cpu").describe()["training"]["steps"]
     assert 4 <= steps < 40
     assert subprocess.run(words, cwd=Path(__file__).parents[2], timeout=120, check=False).returncode == 0
     found = load_file(place / "two" / "model.safetensors")

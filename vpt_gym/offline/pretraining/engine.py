@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import threading
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -12,7 +15,7 @@ from vpt_gym.extras import import_extra, let_torchvision_import
 from vpt_gym.offline.pretraining.config import PretrainingConfig
 from vpt_gym.running.stopping import StopSignal
 
-__all__ = ["accelerator", "import_lightning", "import_peft", "progress", "rank", "stopping"]
+__all__ = ["accelerator", "end_with", "import_lightning", "import_peft", "progress", "rank", "stopping"]
 
 
 def import_lightning() -> Any:
@@ -59,6 +62,17 @@ def rank() -> int:
     """
     found: int = import_lightning().pytorch.utilities.rank_zero_only.rank
     return found
+
+
+def end_with(parent: int) -> None:
+    """Ends this process when its parent is gone, also where it waits for the others on a GPU and hears nothing."""
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(1.0)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def stopping(stop: StopSignal, asked: Callable[[Any], None], patience: int | None = None) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import pickle
 import tempfile
 import warnings
@@ -22,7 +23,7 @@ from vpt_gym.encoders.loading import load_network
 from vpt_gym.errors import OptionError, RecordingError, VPTGymError
 from vpt_gym.offline.pretraining.card import set_log_aside, training_facts, write_card, write_curves
 from vpt_gym.offline.pretraining.config import PretrainingConfig
-from vpt_gym.offline.pretraining.engine import accelerator, import_lightning, progress, rank, stopping
+from vpt_gym.offline.pretraining.engine import accelerator, end_with, import_lightning, progress, rank, stopping
 from vpt_gym.offline.pretraining.heads import Parts, parts_of
 from vpt_gym.offline.pretraining.module import Pretraining, lightning_module
 from vpt_gym.offline.pretraining.objectives import Objective, make_objectives
@@ -77,6 +78,7 @@ def pretrain(config: PretrainingConfig, objectives: Mapping[str, Objective] | No
     parts = _common_parts(groups)
     if rank() > 0:
         # A further device's process: the first one holds the folder, and writes.
+        end_with(os.getppid())
         last = config.out / LAST
         _train(config, objectives or {}, groups, parts, last if last.exists() else None, None)
         raise SystemExit(0)
