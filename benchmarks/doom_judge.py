@@ -1,6 +1,7 @@
 """What `doom:mini` is worth in scenarios that it never saw: linear probes of what ViZDoom knows, fine-tuning; and its players.
 
     python benchmarks/doom_judge.py probe        # health, ammunition, the nearest object, by layer, beside untrained networks
+    python benchmarks/doom_judge.py probe --encoder runs/doom-longer/encoder  # another one
     python benchmarks/doom_judge.py finetune     # all of it against its heads alone, on 50,000 frames of DefendCenter
     python benchmarks/doom_judge.py players      # the scripted players that it learned from, beside random play
 
@@ -69,7 +70,7 @@ def latents_of(source: str, files: list[Path]) -> dict[str, NDArray[np.float32]]
     return dict(zip(names, np.split(latents_nd, len(names), axis=1), strict=True))
 
 
-def probe(folder: Path, frames: int) -> None:
+def probe(folder: Path, frames: int, trained: str) -> None:
     """A table of R^2 on held-out episodes."""
     print(
         f"R^2 on held-out episodes of {frames:,} frames a scenario: trained / untrained, the mean of {len(UNTRAINED)}\n"
@@ -79,8 +80,8 @@ def probe(folder: Path, frames: int) -> None:
         views_nl = np.concatenate([np.load(file)["view"] for file in files])
         episodes_n = np.repeat(np.arange(len(files)), [len(np.load(file)["view"]) for file in files])
         part_n = np.random.default_rng(0).permutation(len(files))[episodes_n] % 5
-        latents = {source: latents_of(source, files) for source in (TRAINED, *UNTRAINED)}
-        layers = list(latents[TRAINED])
+        latents = {source: latents_of(source, files) for source in (trained, *UNTRAINED)}
+        layers = list(latents[trained])
         if number == 0:
             print("| scenario | what | " + " | ".join(layers) + " |\n|---|---|" + "---|" * len(layers))
         for place, label in enumerate(LABELS):
@@ -94,12 +95,12 @@ def probe(folder: Path, frames: int) -> None:
             cells = []
             for layer in layers:
                 scores = []
-                for source in (TRAINED, *UNTRAINED):
+                for source in (trained, *UNTRAINED):
                     parts = [latents[source][layer][chosen] for chosen in rows]
                     scores.append(fit([scaled(part, parts[0]) for part in parts], values, label)[1])
-                trained, untrained = round(scores[0], 2), round(float(np.mean(scores[1:])), 2)
-                mark = "**" if trained > untrained else ""
-                cells.append(f"{mark}{trained:.2f}{mark} / {untrained:.2f}")
+                ours, theirs = round(scores[0], 2), round(float(np.mean(scores[1:])), 2)
+                mark = "**" if ours > theirs else ""
+                cells.append(f"{mark}{ours:.2f}{mark} / {theirs:.2f}")
             print(f"| {scenario} | {label} | " + " | ".join(cells) + " |", flush=True)
 
 
@@ -167,12 +168,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=("probe", "finetune", "players"))
     parser.add_argument("--folder", type=Path, default=Path("runs/doom-judge"))
+    parser.add_argument("--encoder", default=TRAINED, help="what is probed")
     parser.add_argument("--frames", type=int, help="default: 6,000 of each scenario to probe, 50,000 to fine-tune")
     parser.add_argument("--steps", type=int, default=200, help="of fine-tuning")
     parser.add_argument("--episodes", type=int, default=10, help="of each player in each scenario")
     options = parser.parse_args()
     if options.what == "probe":
-        probe(options.folder, options.frames or 6_000)
+        probe(options.folder, options.frames or 6_000, options.encoder)
     elif options.what == "players":
         players(options.episodes)
     else:
