@@ -29,6 +29,7 @@ SMALL = {
     "hyperparameters": {"n_steps": 32, "batch_size": 32},
     "eval_episodes": 2,
     "encoder_options": {"layer": "cnn"},
+    "env_kwargs": {"as_dict": True},
 }
 
 
@@ -68,6 +69,9 @@ def test_a_broken_run_does_not_stop_the_rest_and_what_is_done_is_passed_over(
     found = result.summary["environments"][ENV_ID]["diagnosis"]["latents"]
     assert set(found) == {diagnosis.REFERENCE, "random:mini"}
     assert found["random:mini"]["size"] == 256
+    # What the environment tells beside the picture and the policy was not given; what never changes is nothing to ask for.
+    assert all(set(values["told"]) == {"compass.0"} for values in found.values())
+    assert "compass.0" in (matrix.out / "report.md").read_text()
 
     # The command in the log gives the same numbers.
     cell = matrix.cells()[1]

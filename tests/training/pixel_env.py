@@ -88,7 +88,7 @@ class LightEnv(gym.Env[Any, Any]):
     def _observe(self) -> Any:
         if not self.as_dict:
             return self.render()
-        compass = np.zeros(2, np.float32)
+        compass = np.array([self.steps / LENGTH, 0], np.float32)
         if self.odd == "compass" and self.steps >= self.odd_from:
             compass[1] = self.odd_value
         return {"image": self.render(), "compass": compass, "room": self.steps % 3}

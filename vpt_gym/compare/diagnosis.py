@@ -64,7 +64,8 @@ def diagnose(
         reporter: told what is probed.
 
     Returns:
-        `words`, `latents` (by name: `r2`, `spread`, `directions`, `size`) and `advice`, JSON values; None where no encoder is
+        `words`, `latents` (by name: `r2`, `spread`, `directions`, `size`, and `told`, what they tell of the numbers that the
+        observation has beside the picture) and `advice`, JSON values; None where no encoder is
         frozen, or one reads more than the image.
 
     Raises:
@@ -81,12 +82,12 @@ def diagnose(
     if latents is None:
         reporter.probing(env, best.cell.words)
         played = play_and_keep(best, config.fleet)
-        latents = {REFERENCE: probed(_small(played.frames_ntHWC), played.to_come_nt)}
+        latents = {REFERENCE: _probed_all(_small(played.frames_ntHWC), played)}
         for name, training in frozen.items():
             reporter.probing(env, name)
             with closing(load_encoder(training.encoder, **training.encoder_options)) as encoder:
                 if not encoder.also_reads:
-                    latents[name] = probed(_latents(encoder, played), played.to_come_nt)
+                    latents[name] = _probed_all(_latents(encoder, played), played)
         place.parent.mkdir(exist_ok=True)
         write_json(place, {"asked": asked, "latents": latents})
     words = (
@@ -95,6 +96,12 @@ def diagnose(
         "far latents of different frames are apart, over the length of their mean; and how many directions they vary in."
     )
     return {"words": words, "latents": latents, "advice": _advice(latents, of_env)}
+
+
+def _probed_all(latents_ntd: Array, played: Played) -> dict[str, Any]:
+    """As `probed`, with `told`: R^2 of each number that the environment tells and that changes, by name."""
+    told = {name: _explained(latents_ntd, values_nt, 1) for name, values_nt in played.told.items() if np.ptp(values_nt)}
+    return {**probed(latents_ntd, played.to_come_nt), "told": told}
 
 
 def probed(latents_ntd: Array, to_come_nt: Array) -> dict[str, float]:
@@ -109,16 +116,7 @@ def probed(latents_ntd: Array, to_come_nt: Array) -> dict[str, float]:
         what is to come overlaps; NaN-free: 0 where there is too little to fit on. `spread`: the root mean square distance from
         the mean latent, over its length. `directions`: the participation ratio of the covariance. `size`: D.
     """
-    length = latents_ntd.shape[1]
-    ends = [0, *(int(part * length) for part in PARTS), length]
-    sets = []
-    for start, end in pairwise(ends):
-        stop = end if end == length else max(start + 1, end - AHEAD)
-        known = np.isfinite(to_come_nt[:, start:stop])
-        sets.append((latents_ntd[:, start:stop][known].astype(np.float32), to_come_nt[:, start:stop][known]))
-    r2 = 0.0
-    if min(len(targets) for _, targets in sets) > 1:
-        _, r2, _ = fit([scaled(x, sets[0][0]) for x, _ in sets], [y for _, y in sets], "reward to come")
+    r2 = _explained(latents_ntd, to_come_nt, AHEAD)
     flat_nd = latents_ntd.reshape(-1, latents_ntd.shape[-1]).astype(np.float64)
     mean_d = flat_nd.mean(axis=0)
     away_nd = flat_nd - mean_d
@@ -132,6 +130,21 @@ def probed(latents_ntd: Array, to_come_nt: Array) -> dict[str, float]:
         "directions": directions,
         "size": flat_nd.shape[1],
     }
+
+
+def _explained(latents_ntd: Array, values_nt: Array, gap: int) -> float:
+    """R^2 of values [N, T] on the last part of the time, with so many frames between parts; 0 with too little to fit on."""
+    length = latents_ntd.shape[1]
+    ends = [0, *(int(part * length) for part in PARTS), length]
+    sets = []
+    for start, end in pairwise(ends):
+        stop = end if end == length else max(start + 1, end - gap)
+        known = np.isfinite(values_nt[:, start:stop])
+        sets.append((latents_ntd[:, start:stop][known].astype(np.float32), values_nt[:, start:stop][known]))
+    if min(len(targets) for _, targets in sets) < 2:
+        return 0.0
+    _, r2, _ = fit([scaled(x, sets[0][0]) for x, _ in sets], [y for _, y in sets], "a frame's value")
+    return r2
 
 
 def _latents(encoder: Any, played: Played) -> Array:

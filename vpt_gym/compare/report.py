@@ -107,6 +107,19 @@ def _environment(env: str, of_env: Mapping[str, Any]) -> list[Part]:
             Part("table", rows=rows),
             Part("list", rows=[[line] for line in diagnosis["advice"]]),
         ]
+        told = {name: values.get("told", {}) for name, values in diagnosis["latents"].items()}
+        labels = list(dict.fromkeys(label for values in told.values() for label in values))
+        if labels:
+            parts += [
+                Part("text", "What a linear probe reads of what the environment tells beside the picture, R²:"),
+                Part(
+                    "table",
+                    rows=[
+                        ["Latents", *labels],
+                        *([name, *(f"{values[label]:.2f}" for label in labels)] for name, values in told.items()),
+                    ],
+                ),
+            ]
     return parts
 
 
