@@ -1,6 +1,6 @@
 """Video Prediction Policy, from frames and words to play: a video diffusion model, VideoFormer, and actions by diffusion.
 
-python examples/video_prediction_policy.py --model FOLDER --clip openai/clip-vit-base-patch32
+python examples/video_prediction_policy.py --model FOLDER --clip openai/clip-vit-base-patch32@refs/pr/15
 """
 
 import argparse

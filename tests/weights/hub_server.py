@@ -200,7 +200,7 @@ class _Handler(BaseHTTPRequestHandler):
         address = f"{self.hub.endpoint}/{name}/commit/{commit}"
         self._json({"success": True, "commitUrl": address, "commitOid": commit, "hookOutput": ""})
 
-    def _json(self, values: dict[str, Any], status: int = 200) -> None:
+    def _json(self, values: Any, status: int = 200) -> None:
         content = json.dumps(values).encode()
         self.send_response(status)
         self.send_header("Content-Type", "application/json")
@@ -216,7 +216,7 @@ class _Handler(BaseHTTPRequestHandler):
         if path.startswith("/api/"):
             # What versions of huggingface_hub ask beside the files differs, and none of it is needed for a download.
             self.hub.asides.append(path)
-            self._refuse(404, None)
+            self._describe(path.partition("?")[0].removeprefix("/api/models/"))
             return
         self.hub.requests.append((self.command, path))
         if self.hub.broken or path.endswith(self.hub.broken_for):
@@ -233,6 +233,21 @@ class _Handler(BaseHTTPRequestHandler):
             self._send(content, {"ETag": f'"{_checksum(content)}"'}, with_body=with_body)
             return
         self._resolve(path, with_body=with_body)
+
+    def _describe(self, path: str) -> None:
+        """What a revision holds, which whoever takes all of it asks first, in one of two ways."""
+        owner, _, rest = path.partition("/")
+        name, _, rest = rest.partition("/")
+        way, _, revision = rest.partition("/")
+        repository = self.hub.repositories.get(f"{owner}/{name}", Repository({}, {}))
+        commit = repository.names.get(revision, revision)
+        files = repository.commits.get(commit)
+        if files is None or way not in ("revision", "tree"):
+            self._refuse(404, None)
+        elif way == "revision":
+            self._json({"id": f"{owner}/{name}", "sha": commit, "siblings": [{"rfilename": file} for file in files]})
+        else:
+            self._json([{"type": "file", "path": f, "size": len(c), "oid": _checksum(c)} for f, c in files.items()])
 
     def _resolve(self, path: str, *, with_body: bool) -> None:
         owner_and_name, separator, rest = path.strip("/").partition("/resolve/")

@@ -20,6 +20,12 @@ __all__ = ["folder_of", "load_model", "package", "read_json", "reading"]
 
 _HUB_ID: Final = re.compile(r"(?P<repo>[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)(@(?P<revision>[^@\s]+))?")
 
+ELSEWHERE: Final = (
+    "name a revision that has them: the hub's own conversions often stand at a pull request, such as "
+    "owner/name@refs/pr/15"
+)
+"""What to do about a repository whose main branch holds pickles."""
+
 
 def package(name: str, user: str) -> Any:
     """diffusers or transformers, which the extra `video` brings.
@@ -42,7 +48,7 @@ def folder_of(place: str, parts: Sequence[str], source: str) -> Path:
         source: what messages call it.
 
     Raises:
-        WeightsError: there is neither such a folder nor such a repository, or it cannot be had.
+        WeightsError: there is neither such a folder nor such a repository, it cannot be had, or it has no safetensors.
     """
     path = Path(place).expanduser()
     if path.is_dir():
@@ -71,7 +77,13 @@ def folder_of(place: str, parts: Sequence[str], source: str) -> Path:
             f"({(str(error).strip().splitlines() or [type(error).__name__])[0].rstrip('.')}); check the spelling and the "
             "connection, or download it by other means and name its folder."
         ) from error
-    return Path(found)
+    folder = Path(found)
+    if not any(folder.rglob("*.safetensors")):
+        raise WeightsError(
+            f"{source!r}: {place!r} has no .safetensors files on the hub, and others, which are pickles, are not read; "
+            f"{ELSEWHERE}; or save it anew with save_pretrained(..., safe_serialization=True) and name that folder."
+        )
+    return folder
 
 
 def load_model(library: Any, name: str, folder: Path, source: str) -> nn.Module:
@@ -113,7 +125,8 @@ def reading(folder: Path, source: str) -> Iterator[None]:
         said = " ".join(str(error).split())[:300] or type(error).__name__
         raise WeightsError(
             f"{source!r}: {folder} cannot be loaded from .safetensors files ({said}); other files, which are pickles, are not "
-            "read: save the pipeline anew with save_pretrained(..., safe_serialization=True)."
+            "read: save the pipeline anew with save_pretrained(..., safe_serialization=True); or, of a hub repository, "
+            f"{ELSEWHERE}."
         ) from error
     finally:
         if shown:

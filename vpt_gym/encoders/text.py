@@ -20,8 +20,10 @@ from vpt_gym.precision import arithmetic
 
 __all__ = ["CLIP", "TextTower", "asked_goal", "check_text", "embed_goal", "text_tower"]
 
-CLIP: Final = "openai/clip-vit-base-patch32"
-"""The text tower of Video Prediction Policy: CLIP's ViT-B/32, of which a text is 512 numbers."""
+CLIP: Final = "openai/clip-vit-base-patch32@refs/pr/15"
+"""The text tower of Video Prediction Policy: CLIP's ViT-B/32, of which a text is 512 numbers.
+
+At the hub's own conversion: the repository's main branch holds a pickle alone, and only safetensors are read."""
 
 GOALS_KEPT: Final = 4096
 """Goals whose vectors are kept, so that equal ones are embedded once."""
@@ -155,7 +157,7 @@ def embed_goal(text: str, clip: str = CLIP) -> npt.NDArray[np.float32]:
 
     Args:
         text: the goal.
-        clip: a folder or hub repository with CLIP, its weights as safetensors.
+        clip: a folder or hub repository (owner/name, perhaps with @revision) with CLIP, its weights as safetensors.
 
     Raises:
         OptionError: there are no words.

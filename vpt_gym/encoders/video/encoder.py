@@ -13,7 +13,7 @@ from torch.nn import functional
 
 from vpt_gym.encoders.base import EncoderBase, digest_of, fingerprint_of
 from vpt_gym.encoders.loading import choose_device
-from vpt_gym.encoders.text import TextTower, check_text, text_tower
+from vpt_gym.encoders.text import CLIP, TextTower, check_text, text_tower
 from vpt_gym.encoders.video.pipelines import Parts, load_parts
 from vpt_gym.encoders.video.source import Asked, read_source
 from vpt_gym.encoders.video.stream import VideoStream
@@ -188,7 +188,7 @@ class VideoEncoder(EncoderBase):
         if told and self.tower is None:
             raise OptionError(
                 f"{self.source!r}: a text was given, but the pipeline has no text encoder; name a CLIP with clip=, a folder or "
-                "hub repository, such as clip='openai/clip-vit-base-patch32'."
+                f"hub repository, such as clip={CLIP!r}."
             )
         if self.tower is not None and attended % self.tower.width:
             raise OptionError(
