@@ -14,12 +14,14 @@ from stable_baselines3 import PPO
 
 import vpt_gym
 from tests.offline.material import small_encoder
-from tests.support.diffusion import save_clip
+from tests.support.diffusion import save_clip, save_text_to_video
 from vpt_gym.encoders.text import embed_goal, text_tower
 from vpt_gym.errors import ObservationError, OptionError, WeightsError
 from vpt_gym.heads import DiffusionPolicy
 from vpt_gym.latents import latent_box
 from vpt_gym.sb3 import make_latent_vec_env
+from vpt_gym.training import TrainingConfig
+from vpt_gym.training.environments import latent_envs
 from vpt_gym.training.scaling import scaled
 
 WORDS = ("turn to the monster", "run")
@@ -48,6 +50,11 @@ class Missions(gym.Env[Any, Any]):
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
         self.steps += 1
         return self._seen(), 0.0, False, self.steps == 3, {}
+
+
+gym.register("vpt_gym_tests/Missions-v0", Missions)
+MISSIONS = "tests.wrappers.test_goals:vpt_gym_tests/Missions-v0"
+"""Its id, which worker processes find too."""
 
 
 @pytest.fixture(scope="module")
@@ -155,3 +162,47 @@ def test_refused(clip: str, tmp_path: Path) -> None:
     env.env.said = 3
     with pytest.raises(ObservationError, match=r"observation\['mission'\] must be a text"):
         env.reset()
+
+
+@pytest.fixture(scope="module")
+def reader(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """An encoder that reads its texts from the entry that says the goal."""
+    pipeline = save_text_to_video(tmp_path_factory.mktemp("pipeline"))
+    return vpt_gym.load_encoder(f"video:{pipeline}?frames=2", device="cpu", text_key="mission")
+
+
+@pytest.mark.parametrize("n_envs", [1, 2])
+@pytest.mark.parametrize("goal_key", [None, "mission"])
+def test_an_encoder_reads_texts_behind_many_environments(
+    clip: str, goals: list[np.ndarray], reader: Any, n_envs: int, goal_key: str | None
+) -> None:
+    alone = vpt_gym.VPTLatentObservation(Missions(), reader)
+    named = {} if goal_key is None else {"goal_key": goal_key, "clip": clip}
+    venv = make_latent_vec_env(Missions, n_envs, encoder=reader, **named)
+    try:
+        observations, wanted = venv.reset(), alone.reset()[0]
+        for step in range(4):
+            latents = observations if goal_key is None else observations["latent"]
+            np.testing.assert_array_equal(latents, np.stack([wanted] * n_envs))
+            if goal_key is not None:
+                np.testing.assert_array_equal(observations["goal"], [goals[step == 3]] * n_envs)
+            observations, _, dones, infos = venv.step(np.zeros(n_envs, int))
+            wanted = alone.step(0)[0]
+            if dones.all():
+                last = infos[-1]["terminal_observation"]
+                np.testing.assert_array_equal(last if goal_key is None else last["latent"], wanted)
+                wanted = alone.reset()[0]
+    finally:
+        venv.close()
+
+
+def test_a_run_with_pixels_on_an_encoder_that_reads_texts(clip: str, goals: list[np.ndarray], reader: Any) -> None:
+    config = TrainingConfig(MISSIONS, reader.source, pixels="cnn", goal_key="mission", clip=clip, video="none")
+    venv = latent_envs(config, reader, 1)
+    try:
+        observations, wanted = venv.reset(), vpt_gym.VPTLatentObservation(Missions(), reader).reset()[0]
+    finally:
+        venv.close()
+    assert set(observations) == {"latent", "image", "goal"}
+    np.testing.assert_array_equal(observations["latent"][0], wanted)
+    np.testing.assert_array_equal(observations["goal"][0], goals[0])

@@ -89,7 +89,8 @@ def make_latent_vec_env(
         vec_env_cls = DummyVecEnv if one_here else FLEETS[fleet or "processes"]
     # A string is no list of keys: ResizeFrame refuses it, in a sentence.
     crossing = keep if isinstance(keep, str) else tuple(dict.fromkeys((*keep, *loaded.also_reads)))
-    texts = {"texts": (goal_key,)} if goal_key is not None else {}
+    # Those of them that are no texts cross as they are.
+    texts = tuple(dict.fromkeys((*loaded.also_reads, *(() if goal_key is None else (goal_key,)))))
     venv = make_vec_env(
         env_id,
         n_envs=n_envs,
@@ -99,7 +100,7 @@ def make_latent_vec_env(
         vec_env_kwargs=vec_env_kwargs,
         monitor_dir=monitor_dir,
         wrapper_class=ResizeFrame,
-        wrapper_kwargs={"image_key": image_key, "keep": crossing, "size": loaded.frame_size, **texts},
+        wrapper_kwargs={"image_key": image_key, "keep": crossing, "size": loaded.frame_size, "texts": texts},
     )
     try:
         return VecVPTLatent(

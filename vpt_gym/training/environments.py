@@ -85,8 +85,9 @@ def latent_envs(
     env_id: str | Callable[..., gym.Env[Any, Any]] = config.env_id
     image_key, keep = config.image_key, config.keep
     if config.pixels != "none":
-        texts = () if config.goal_key is None else (config.goal_key,)
-        env_id = maker(config.env_id, encoder.frame_size, image_key, (*keep, *encoder.also_reads), texts)
+        also = encoder.also_reads
+        texts = (*also, *(() if config.goal_key is None else (config.goal_key,)))
+        env_id = maker(config.env_id, encoder.frame_size, image_key, (*keep, *also), texts)
         image_key, keep = IMAGE, (IMAGE, *keep)
     fleet = fleet or FleetConfig()
     return make_latent_vec_env(

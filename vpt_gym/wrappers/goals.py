@@ -59,6 +59,11 @@ class Letters(gym.spaces.Box):
             )
         return np.array([*map(ord, text), *[0] * (longest - len(text))], np.int32)
 
+    @staticmethod
+    def read(letters: npt.NDArray[Any]) -> str:
+        """The text of such an array."""
+        return "".join(map(chr, letters[letters > 0]))
+
 
 class Goals:
     """Goals in words as vectors of CLIP's text tower; equal words are embedded once.
@@ -114,7 +119,7 @@ class Goals:
         if self._told is not None:
             told: npt.NDArray[np.float32] = self._told.copy()
             return told
-        text = "".join(map(chr, entry[entry > 0])) if isinstance(entry, np.ndarray) and entry.ndim else entry
+        text = Letters.read(entry) if isinstance(entry, np.ndarray) and entry.ndim else entry
         if not isinstance(text, str):
             raise ObservationError(
                 f"{owner}: observation[{self.key!r}] must be a text, as its space says, not {text!r:.60}; make the environment "

@@ -17,7 +17,7 @@ from vpt_gym.encoders.protocol import Encoder, Frames
 from vpt_gym.errors import ObservationError, OptionError
 from vpt_gym.frames import find_frames
 from vpt_gym.wrappers.chain import refuse_stack
-from vpt_gym.wrappers.goals import GOAL, Goals
+from vpt_gym.wrappers.goals import GOAL, Goals, Letters
 from vpt_gym.wrappers.oddities import FirstLook, Overwritten
 
 __all__ = [
@@ -105,6 +105,7 @@ class LatentObservations:
         self._first_look, self._overwritten = FirstLook(owner), Overwritten(owner)
         self._keep = check_keep(space, keep, owner)
         self._also = check_also(space, encoder.also_reads, owner)
+        self._letters = {key for key in self._also if isinstance(space[key], Letters)}  # type: ignore[index]
         self._goals = goals
         beside: dict[str, gym.Space[Any]] = {}
         if self._keep:
@@ -144,14 +145,14 @@ class LatentObservations:
         self._overwritten.watch(frames)
         if not self._also:
             return frames
-        also = {key: as_array(observations[key]) for key in self._also}
-        for key, array in also.items():
+        arrays = {key: as_array(observations[key]) for key in self._also}
+        for key, array in arrays.items():
             if array.shape[:1] != (rows,):
                 raise ObservationError(
                     f"{self.owner}: observation[{key!r}] must have {rows} rows, but it has shape {array.shape}; make the "
                     "environment keep to its space."
                 )
-        return {IMAGE: frames, **also}
+        return {IMAGE: frames, **self._read(arrays)}
 
     def handed_out(self, latents_nd: Tensor) -> Latents:
         """What a stream gave, fresh, as the caller wants it."""
@@ -170,10 +171,14 @@ class LatentObservations:
         frames = self._source.of_each(observations)
         if not self._also:
             return frames
-        return {
-            IMAGE: frames,
-            **{key: np.stack([as_array(observation[key]) for observation in observations]) for key in self._also},
-        }
+        arrays = {key: np.stack([as_array(observation[key]) for observation in observations]) for key in self._also}
+        return {IMAGE: frames, **self._read(arrays)}
+
+    def _read(self, arrays: dict[str, npt.NDArray[Any]]) -> dict[str, npt.NDArray[Any]]:
+        """Entries [n, ...] as the encoder reads them: what crossed a VecEnv as letters is texts again."""
+        for key in self._letters:
+            arrays[key] = np.array([Letters.read(row) for row in arrays[key]], np.object_)
+        return arrays
 
     def frames_of_each(self, observations: Sequence[Any]) -> Any:
         """The frames alone of observations of single environments."""

@@ -29,7 +29,8 @@ class ResizeFrame(gym.ObservationWrapper[Any, Any, Any], gym.utils.RecordConstru
         image_key: key of the image, where not exactly one entry of a Dict observation is an image.
         keep: keys of a Dict observation to hand on as they are. The image's own key keeps the image whole: nothing is resized.
         size: side in pixels of the square frames that the encoder looks at.
-        texts: keys of Text entries to hand on too, as arrays of their characters (`Letters`): a VecEnv holds no texts.
+        texts: keys of Text entries to hand on too, as arrays of their characters (`Letters`): a VecEnv holds no texts. Entries
+            of another kind among them are left alone.
 
     The observation is uint8 [size, size, 3], or for a Dict observation a Dict of it, under its own key (`outer/inner` where it
     was nested), and the kept entries. Every observation is the caller's own, whatever the environment does with its arrays.
