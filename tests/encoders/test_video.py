@@ -230,6 +230,10 @@ def test_it_says_what_it_is_and_what_it_costs(places: dict[str, Path]) -> None:
     assert len(set(prints)) == 6
     assert load(places["svd"]).fingerprint == encoder.fingerprint
     assert pickle.loads(pickle.dumps(encoder)).fingerprint == encoder.fingerprint
+    # What comes without asking may be asked for: the latents are the same.
+    assert load(places["svd"], f"&size={SIDE}&imagined={FRAMES}").fingerprint == encoder.fingerprint
+    assert load(places["svd"], f"&size={2 * SIDE}").fingerprint != encoder.fingerprint
+    assert load(places["svd"], "&imagined=2").fingerprint != encoder.fingerprint
 
 
 def test_bfloat16_is_near(places: dict[str, Path]) -> None:

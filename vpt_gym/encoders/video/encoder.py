@@ -112,7 +112,8 @@ class VideoEncoder(EncoderBase):
             )
         self._cut(unet)
         scale = 2 ** (len(vae.config.block_out_channels) - 1)
-        self.frame_size = self._frame_size(unet.config.sample_size, scale, 2 ** (len(widths) - 1))
+        usual = _usual_size(unet.config.sample_size, scale, 2 ** (len(widths) - 1))
+        self.frame_size = self._frame_size(usual, scale * 2 ** (len(widths) - 1))
         latent_side = self.frame_size // scale
         # Every up block but the last doubles the side, which the down blocks have halved as often.
         sides = [min(latent_side, latent_side * 2 ** (i + 2) // 2 ** len(widths)) for i in range(len(widths))]
@@ -133,12 +134,16 @@ class VideoEncoder(EncoderBase):
         if tower is not None:
             digests["text_encoder"] = tower.digest
         schedule = {key: str(value) for key, value in parts.scheduler.config.items() if not key.startswith("_")}
+        # What is asked for by its number, and is what comes without asking, is the same.
+        facts = asdict(asked)
+        facts["imagined"] = None if asked.kept == asked.frames else asked.kept
+        facts["size"] = None if self.frame_size == usual else self.frame_size
         self.fingerprint = fingerprint_of(
             {
                 "kind": parts.kind,
                 "tensors": digests,
                 "schedule": {"class": type(parts.scheduler).__name__, **schedule},
-                "asked": {key: value for key, value in asdict(asked).items() if key != "place"},
+                "asked": {key: value for key, value in facts.items() if key != "place"},
                 "text": self.text,
                 "preprocessing": f"{preprocessing(self.frame_size)}, from -1 to 1",
             }
@@ -164,18 +169,14 @@ class VideoEncoder(EncoderBase):
         unet.up_blocks = unet.up_blocks[: self.asked.layer + 1]
         unet.conv_norm_out = unet.conv_act = unet.conv_out = torch.nn.Identity()
 
-    def _frame_size(self, sample_size: Any, scale: int, halvings: int) -> int:
-        # Sides that the UNet halves without a remainder: with one, its last block would be told a size that a cut one is not.
-        step = scale * halvings
-        if self.asked.size is not None:
-            if self.asked.size % step:
-                raise OptionError(
-                    f"{self.source!r}: size must be a multiple of {step}, which VAE and UNet halve without a remainder, not "
-                    f"{self.asked.size}."
-                )
-            return self.asked.size
-        made_for = sample_size if isinstance(sample_size, int) else LARGEST_FRAME
-        return max(step, min(LARGEST_FRAME, made_for * scale) // step * step)
+    def _frame_size(self, usual: int, step: int) -> int:
+        asked = self.asked.size
+        if asked is not None and asked % step:
+            raise OptionError(
+                f"{self.source!r}: size must be a multiple of {step}, which VAE and UNet halve without a remainder, not "
+                f"{asked}."
+            )
+        return usual if asked is None else asked
 
     def _check_text(self, parts: Parts, attended: int) -> None:
         told = self.text is not None or self.text_key is not None
@@ -346,6 +347,14 @@ class VideoEncoder(EncoderBase):
         before = self.seconds
         self.latent_of(blank, self.text)
         return {"flops": float(counter.get_total_flops()), "seconds": self.seconds - before}
+
+
+def _usual_size(sample_size: Any, scale: int, halvings: int) -> int:
+    """Pixels a side of frames, unless asked otherwise."""
+    # Sides that the UNet halves without a remainder: with one, its last block would be told a size that a cut one is not.
+    step = scale * halvings
+    made_for = sample_size if isinstance(sample_size, int) else LARGEST_FRAME
+    return max(step, min(LARGEST_FRAME, made_for * scale) // step * step)
 
 
 def _positions(count: int, width: int) -> Tensor:
