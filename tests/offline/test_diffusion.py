@@ -27,6 +27,7 @@ if find_spec("lightning") is None:
     pytest.skip("needs lightning", allow_module_level=True)
 
 from vpt_gym.offline import LatentDataset, clone, train_diffusion  # noqa: E402 - needs the extra
+from vpt_gym.offline.batches import split_episodes  # noqa: E402
 from vpt_gym.offline.diffusion import Chunks  # noqa: E402
 
 SIZE = 4
@@ -152,6 +153,39 @@ def test_chunks_are_what_follows_a_frame(tmp_path: Path) -> None:
     assert (batch["actions"] == np.minimum(wanted, lengths - 1)).all()
 
 
+def test_a_masked_action_is_learned_inside_of_chunks(tmp_path: Path) -> None:
+    episode = {
+        "latents": np.ones((6, SIZE), np.float32),
+        "actions": np.arange(5),
+        "in_loss": np.array([True, False, True, True, False, True]),
+    }
+    with LatentDataset(write_latents(tmp_path / "data", [episode], gym.spaces.Discrete(5))) as dataset:
+        (batch,) = Chunks(dataset, [0], [], horizon=3, stack=1).batches(10)
+    assert batch["actions"].tolist() == [[0, 1, 2], [2, 3, 4], [3, 4, 4]]
+    assert batch["valid"].tolist() == [[True, True, True], [True, True, True], [True, True, False]]
+
+
+@pytest.mark.parametrize("where", ["held out", "later in a chunk"])
+def test_every_action_is_checked_before_training(where: str, tmp_path: Path) -> None:
+    episodes = [
+        {
+            "latents": np.ones((6, SIZE), np.float32),
+            "actions": np.zeros(5, int),
+            "in_loss": np.array([True, True, True, False, True, True]),
+        }
+        for _ in range(4)
+    ]
+    number = split_episodes_of(4)[1][0] if where == "held out" else split_episodes_of(4)[0][0]
+    episodes[number]["actions"][4 if where == "held out" else 3] = 7
+    data = write_latents(tmp_path / "data", episodes, DISCRETE)
+    with pytest.raises(OptionError, match=r"has the action 7, which is outside the policy's Discrete\(3\)"):
+        _train(_policy(DISCRETE, horizon=2), data)
+
+
+def split_episodes_of(count: int) -> tuple[list[int], list[int]]:
+    return split_episodes(range(count), DiffusionConfig().validation, DiffusionConfig().seed)  # type: ignore[arg-type]
+
+
 def test_what_does_not_fit_is_refused(tmp_path: Path) -> None:
     data = _choices(tmp_path / "data")
     with pytest.raises(OptionError, match="A chunk of 31 actions is longer than every episode"):
@@ -162,6 +196,11 @@ def test_what_does_not_fit_is_refused(tmp_path: Path) -> None:
         _train(_policy(BOX), data)
     with pytest.raises(OptionError, match="goal must be the policy's 3 numbers"):
         _train(_policy(DISCRETE, 3), data, goal=np.ones(2))
+    with pytest.raises(OptionError, match=r"goals of 2 numbers, but in episode 0 of .* the label 'goal' has 3"):
+        _train(_policy(DISCRETE, 2), _choices(tmp_path / "told", told=True))
+    if not torch.cuda.is_available():
+        with pytest.raises(OptionError, match="torch sees 0 CUDA devices"):
+            _train(_policy(DISCRETE), data, device="cuda")
     silent = write_latents(tmp_path / "silent", [{"latents": np.ones((9, SIZE), np.float32)}])
     with pytest.raises(OptionError, match="no actions to learn"):
         _train(_policy(DISCRETE), silent)

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from vpt_gym.encoders.loading import choose_device
 from vpt_gym.errors import OptionError
 from vpt_gym.offline.batches import Frames, split_episodes
 from vpt_gym.offline.dataset import LatentDataset
@@ -51,7 +52,9 @@ class DiffusionResult:
 class Chunks(Frames):
     """Frames with the actions that follow: beside the latents `actions` [n, H, ...] and `valid`, bool [n, H].
 
-    Behind an episode's end its last action is repeated, and not valid.
+    Behind an episode's end its last action is repeated, and not valid. The loss mask says which frames chunks begin at, and no
+    more: an action that is masked is part of a chunk that begins before it, and is learned there, since the chunk is played as
+    it was recorded, and without the action what follows would come too early.
     """
 
     def __init__(
@@ -92,7 +95,7 @@ def train_diffusion(
 
     Raises:
         OptionError: policy and dataset do not fit together, a chunk is longer than every episode, an action is outside the
-            policy's space, or there is nothing to train on.
+            policy's space, there is nothing to train on, or no such device.
         RecordingError: the dataset cannot be read, or has no goals.
         VPTGymError: Lightning is not installed.
     """
@@ -100,6 +103,8 @@ def train_diffusion(
     if isinstance(dataset, (str, Path)):
         with LatentDataset(dataset) as opened:
             return train_diffusion(policy, opened, config, goal=goal, progress=progress)
+    if config.device == "cuda":
+        choose_device(config.device)
     _check(policy, dataset, goal)
     names = [GOAL] if policy.goal_size and goal is None else []
     train, held = (
@@ -109,6 +114,8 @@ def train_diffusion(
     if not train.count:
         raise OptionError(f"{dataset.path} has no frames with actions to train on.")
     _fit(policy, train, str(dataset.path))
+    for batch in held.batches(FRAMES_PER_SUM):
+        policy.code.check(_flat(batch["actions"]), str(dataset.path))
     policy.latents = dataset.fingerprint
     policy.set_random_seed(config.seed)
     policy.train()
@@ -136,6 +143,14 @@ def _check(policy: Any, dataset: LatentDataset, goal: Array | None) -> None:
         )
     if goal is not None and goal.shape != (policy.goal_size,):
         raise OptionError(f"goal must be the policy's {policy.goal_size} numbers, but {goal.shape} came.")
+    if policy.goal_size and goal is None:
+        for episode in dataset.episodes:
+            size = int(dataset.read(episode.number, [GOAL], 0, 1)[0][0].size)
+            if size != policy.goal_size:
+                raise OptionError(
+                    f"The policy is told goals of {policy.goal_size} numbers, but in episode {episode.number} of "
+                    f"{dataset.path} the label {GOAL!r} has {size}: make the policy for them, or write one kind of goal."
+                )
 
 
 def _fit(policy: Any, frames: Chunks, name: str) -> None:
@@ -144,7 +159,8 @@ def _fit(policy: Any, frames: Chunks, name: str) -> None:
     lows, highs = [], []
     size = policy.latent_size
     for batch in frames.batches(FRAMES_PER_SUM):
-        actions = batch["actions"][:, 0]
+        # Those that no chunk begins at too: they are learned inside of chunks.
+        actions = _flat(batch["actions"])
         policy.code.check(actions, name)
         lows.append(actions.min(axis=0))
         highs.append(actions.max(axis=0))
@@ -160,6 +176,11 @@ def _fit(policy: Any, frames: Chunks, name: str) -> None:
     for module in policy.modules():
         if callable(getattr(module, "fit", None)) and hasattr(module, "fitted"):
             module.fit(torch.as_tensor(mean_d), torch.as_tensor(variance_d))
+
+
+def _flat(chunks: Array) -> Array:
+    """Chunks [n, H, ...] as actions [n * H, ...]."""
+    return chunks.reshape(-1, *chunks.shape[2:])
 
 
 class _Average:
@@ -214,7 +235,7 @@ class _Learning:
         goals = None
         if self.policy.goal_size:
             given = batch[GOAL] if self.goal is None else np.broadcast_to(self.goal, (len(latents), *self.goal.shape))
-            goals = torch.as_tensor(np.ascontiguousarray(given)).to(device, torch.float32)
+            goals = torch.as_tensor(np.ascontiguousarray(given)).to(device, torch.float32).flatten(1)
         actions, valid = (torch.as_tensor(batch[name]).to(device) for name in ("actions", "valid"))
         loss: Tensor = self.policy.loss(latents, goals, actions, valid)
         return loss
