@@ -26,6 +26,7 @@ SPACES = {
     "parts": gym.spaces.MultiDiscrete([3, 5]),
     "buttons": gym.spaces.MultiBinary(4),
 }
+ALONE = gym.spaces.Dict({"latent": latent_box(SIZE)})
 BOTH = gym.spaces.Dict({"latent": latent_box(SIZE), "goal": latent_box(3)})
 
 
@@ -102,6 +103,11 @@ def test_box_actions_stay_in_the_data_s_range() -> None:
     assert code.decode(torch.tensor([9.0, 1.0])).tolist() == [0.5, 2.0]
 
 
+def test_whole_numbers_are_rounded() -> None:
+    code = ActionCode(gym.spaces.Box(0, 10, (2,), np.int32))
+    assert code.decode(torch.tensor([[0.6 / 5 - 1, 0.98], [0.4 / 5 - 1, -1.5]])).tolist() == [[1, 10], [0, 0]]
+
+
 @pytest.mark.parametrize("name", SPACES)
 def test_a_chunk_is_played_in_pieces(name: str) -> None:
     policy = _policy(name)
@@ -157,7 +163,7 @@ def test_stacks_goals_and_grids_are_seen() -> None:
     assert gridded.predict(np.ones(24, np.float32))[0].shape == (2,)
 
 
-@pytest.mark.parametrize("observed", [None, BOTH], ids=["latent", "goal"])
+@pytest.mark.parametrize("observed", [None, BOTH, ALONE], ids=["latent", "goal", "keyed"])
 def test_it_is_saved_and_loaded(observed: Any, tmp_path: Path) -> None:
     policy = _policy("parts", observed)
     policy.latents = "f" * 64
@@ -167,7 +173,7 @@ def test_it_is_saved_and_loaded(observed: Any, tmp_path: Path) -> None:
     assert again.observation_space == policy.observation_space
     observation: Any = np.ones((5, SIZE), np.float32)
     if observed is not None:
-        observation = {"latent": observation, "goal": np.ones((5, 3), np.float32)}
+        observation = {key: np.ones((5, *space.shape), np.float32) for key, space in observed.items()}
     for each in (policy, again):
         each.set_random_seed(3)
     assert (policy.predict(observation)[0] == again.predict(observation)[0]).all()
@@ -198,3 +204,14 @@ def test_another_observation_is_refused() -> None:
         _policy().predict(np.zeros((2, SIZE + 1), np.float32))
     with pytest.raises(ObservationError, match="observes Dict"):
         _policy(observed=BOTH).predict(np.zeros((2, SIZE), np.float32))
+    with pytest.raises(ObservationError, match="but a dict of latent came"):
+        _policy(observed=BOTH).predict({"latent": np.zeros((2, SIZE), np.float32)})
+
+
+def test_rows_that_do_not_belong_together_are_refused() -> None:
+    policy = _policy()
+    _, state = policy.predict(np.zeros((3, SIZE), np.float32))
+    with pytest.raises(ObservationError, match="of 2 rows came, but the state is of 3"):
+        policy.predict(np.zeros((2, SIZE), np.float32), state)
+    with pytest.raises(ObservationError, match="of 2 rows came, but episode_start is of 3"):
+        policy.predict(np.zeros((2, SIZE), np.float32), None, np.ones(3, bool))

@@ -106,6 +106,8 @@ class ActionCode(nn.Module):
             assert isinstance(space, gym.spaces.Box)
             scaled = self.low + (code.clamp(-1, 1) + 1) / 2 * (self.high - self.low)
             found = scaled.cpu().numpy().reshape(shape).clip(space.low, space.high)
+            if np.issubdtype(space.dtype, np.integer):
+                found = np.rint(found)  # a cast alone would cut off
         return found.reshape(shape).astype(space.dtype)
 
 

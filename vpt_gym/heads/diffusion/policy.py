@@ -166,10 +166,19 @@ class DiffusionPolicy(nn.Module):
             Actions [N, ...], and the state.
 
         Raises:
-            ObservationError: the observation is not as the policy's space has it.
+            ObservationError: the observation is not as the policy's space has it, or the state or `episode_start` is of another
+                number of rows.
         """
         latents, goals, one = self._observed(observation)
         count = len(latents)
+        given = {"the state": None if state is None else len(state[1])}
+        given["episode_start"] = None if episode_start is None else np.size(episode_start)
+        for name, rows in given.items():
+            if rows not in (None, count):
+                raise ObservationError(
+                    f"DiffusionPolicy: observations of {count} rows came, but {name} is of {rows}: hand in what belongs to "
+                    "these rows, and state=None where others begin."
+                )
         if state is None:
             shape = (count, self.horizon, *(self.action_space.shape or ()))
             chunks, places = np.zeros(shape, self.action_space.dtype), np.full(count, self.replan)
@@ -188,8 +197,10 @@ class DiffusionPolicy(nn.Module):
 
     def _observed(self, observation: Any) -> tuple[Tensor, Tensor | None, bool]:
         keyed = isinstance(self.observation_space, gym.spaces.Dict)
-        if keyed != isinstance(observation, Mapping) or (keyed and {LATENT} - set(observation)):
-            raise ObservationError(f"DiffusionPolicy observes {self.observation_space}, but {observation!r:.60} came.")
+        wanted = {LATENT, GOAL} if self.goal_size else {LATENT}
+        if keyed != isinstance(observation, Mapping) or (keyed and wanted - set(observation)):
+            came = f"a dict of {', '.join(observation)}" if isinstance(observation, Mapping) else f"{observation!r:.60}"
+            raise ObservationError(f"DiffusionPolicy observes {self.observation_space}, but {came} came.")
         # Copies: what comes may be read-only, which torch does not know.
         latents = torch.as_tensor(np.array(observation[LATENT] if keyed else observation, np.float32))
         one = latents.ndim == 1
@@ -212,6 +223,7 @@ class DiffusionPolicy(nn.Module):
             "latents": self.latents,
             "latent_size": self.latent_size,
             "goal_size": self.goal_size,
+            "keyed": isinstance(self.observation_space, gym.spaces.Dict),
             "action_space": facts_of_space(self.action_space),
             "settings": self.settings,
         }
@@ -231,8 +243,9 @@ class DiffusionPolicy(nn.Module):
                 state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no dict
             latent = latent_box(facts["latent_size"] * facts["settings"]["stack"])
             space: gym.Space[Any] = latent
-            if facts["goal_size"]:
-                space = gym.spaces.Dict({LATENT: latent, GOAL: latent_box(facts["goal_size"])})
+            if facts.get("keyed", facts["goal_size"] > 0):
+                goal = {GOAL: latent_box(facts["goal_size"])} if facts["goal_size"] else {}
+                space = gym.spaces.Dict({LATENT: latent, **goal})
             policy = cls(space, space_of_facts(facts["action_space"]), **facts["settings"])
             policy.load_state_dict(state)
             policy.latents = facts["latents"]
