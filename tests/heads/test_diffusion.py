@@ -163,6 +163,17 @@ def test_stacks_goals_and_grids_are_seen() -> None:
     assert gridded.predict(np.ones(24, np.float32))[0].shape == (2,)
 
 
+def test_the_order_of_a_grid_s_frames_is_seen() -> None:
+    """By what reads the context as a set: the same frames in another order are not the same tokens in another order."""
+    policy = _policy(observed=latent_box(24), grid=(2, 2, 2, 3))
+    grids = torch.randn(1, 2, 12)
+    with torch.no_grad():
+        tokens, _ = policy.encoder(grids.flatten(1), None)
+        others, _ = policy.encoder(grids.flip(1).flatten(1), None)
+    moved = others.view(1, 2, -1, 16).flip(1).flatten(1, 2)
+    assert (tokens - moved).abs().max() > 1e-3
+
+
 @pytest.mark.parametrize("observed", [None, BOTH, ALONE], ids=["latent", "goal", "keyed"])
 def test_it_is_saved_and_loaded(observed: Any, tmp_path: Path) -> None:
     policy = _policy("parts", observed)

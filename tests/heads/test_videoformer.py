@@ -112,11 +112,34 @@ def test_ppo_trains_through_it_and_saves_it(tmp_path: Any) -> None:
     assert again.policy.predict_values(observations).equal(model.policy.predict_values(observations))
 
 
+def test_what_stands_beside_the_latent_is_seen_too(tmp_path: Any) -> None:
+    space = gym.spaces.Dict({"goal": latent_box(3), "latent": latent_box(SIZE)})
+    torch.manual_seed(0)
+    former = VideoFormer(space, GRID, **SMALL).eval()
+    assert former.features_dim == 3 * 16 + 3
+    latents, goals = torch.randn(5, SIZE), torch.randn(5, 3)
+    features = former({"goal": goals, "latent": latents})
+    assert features[:, :-3].equal(_former()(latents))
+    assert features[:, -3:].equal(goals)
+
+    kwargs = {"features_extractor_class": VideoFormer, "features_extractor_kwargs": {"grid": GRID, **SMALL, "depth": 1}}
+    told = gym.wrappers.TransformObservation(
+        Corner(), lambda latent: {"latent": latent, "goal": latent[:3]}, observation_space=space
+    )
+    model = PPO("MultiInputPolicy", told, n_steps=16, batch_size=16, policy_kwargs=kwargs, device="cpu", seed=0)
+    model.learn(16)
+    model.save(tmp_path / "model.zip")
+    again = PPO.load(tmp_path / "model.zip", device="cpu")
+    seen = {"goal": goals, "latent": latents}
+    assert again.policy.predict_values(seen).equal(model.policy.predict_values(seen))
+
+
 @pytest.mark.parametrize(
     ("space", "options"),
     [
         (latent_box(SIZE + 1), {}),
         (gym.spaces.Discrete(3), {}),
+        (gym.spaces.Dict({"goal": latent_box(SIZE)}), {}),
         (latent_box(SIZE), {"grid": (4, 2, 6)}),
         (latent_box(SIZE), {"depth": 0}),
     ],

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from gymnasium import spaces
+from stable_baselines3.common.preprocessing import get_flattened_obs_dim
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from torch import Tensor, nn
 from torch.nn import functional
@@ -14,6 +15,8 @@ from vpt_gym.checks import check_count
 from vpt_gym.errors import VPTGymError
 
 __all__ = ["VideoFormer"]
+
+_LATENT = "latent"
 
 
 class VideoFormer(BaseFeaturesExtractor):
@@ -26,12 +29,18 @@ class VideoFormer(BaseFeaturesExtractor):
     In every block the queries of a frame attend to the cells of that frame, then each query to itself in all frames, which
     carry learned positions, and an MLP follows. Without `time` (the 2-D form) frames do not look at each other; nor does a
     frame that is alone. Frames that are zero throughout, as VecFrameStack puts them before an episode's start, are none: they
-    are not seen, and give zeros. The features are the mean over the frames that there are.
+    are not seen, and give zeros. The features are the mean over the frames that there are; without `time` their order is lost
+    in it.
+
+    VecNormalize must not scale its observations where latents are stacked: the zeros would become other numbers, and be seen.
+    It needs no scaling, since it normalises its cells itself.
+
+    For `MultiInputPolicy` it puts what stands beside the latent, such as a goal, behind its features as it is.
 
     Source: Video Prediction Policy, arXiv 2412.14803.
 
     Args:
-        observation_space: Box [S * K * rows * columns * C], S stacked latents of the encoder.
+        observation_space: Box [S * K * rows * columns * C], S stacked latents of the encoder, or a Dict with such a `latent`.
         grid: K, rows, columns, C of one latent: the encoder's `grid`.
         queries: tokens a frame.
         width: of a token.
@@ -62,14 +71,17 @@ class VideoFormer(BaseFeaturesExtractor):
         if len(grid) != 4:
             raise VPTGymError(f"VideoFormer: grid must be the encoder's K, rows, columns, channels, not {tuple(grid)}.")
         frames, rows, columns, channels = (check_count("VideoFormer: grid", size) for size in grid)
-        shape = observation_space.shape if isinstance(observation_space, spaces.Box) else None
+        beside = dict(observation_space.spaces) if isinstance(observation_space, spaces.Dict) else {}
+        latent = beside.pop(_LATENT, None) if beside else observation_space
+        shape = latent.shape if isinstance(latent, spaces.Box) else None
         size = frames * rows * columns * channels
         if shape is None or len(shape) != 1 or shape[0] % size:
             raise VPTGymError(
                 f"VideoFormer reads latents of the grid {tuple(grid)}, which are {size} numbers each, but the observation is "
                 f"{observation_space}: give the grid of the encoder that the observations come from."
             )
-        super().__init__(observation_space, queries * width)
+        super().__init__(observation_space, queries * width + sum(map(get_flattened_obs_dim, beside.values())))
+        self._beside = tuple(beside)
         self.frames = shape[0] // size * frames
         self._cells = (rows * columns, channels)
         self.token = nn.Sequential(nn.LayerNorm(channels), nn.Linear(channels, width))
@@ -101,10 +113,14 @@ class VideoFormer(BaseFeaturesExtractor):
         seen_bkqw: Tensor = torch.where(there_bk[:, :, None, None], self.norm(tokens_bkqw), 0.0)
         return seen_bkqw
 
-    def forward(self, observations: Tensor) -> Tensor:
-        """Observations [B, S * K * cells * C] -> features [B, queries * width]."""
-        tokens_bkqw, there_bk = self.tokens(observations)
-        return (tokens_bkqw.sum(dim=1) / there_bk.sum(dim=1)[:, None, None]).flatten(1)
+    def forward(self, observations: Tensor | dict[str, Tensor]) -> Tensor:
+        """Observations [B, S * K * cells * C] -> features [B, queries * width]; and what is beside them, [B, features_dim] in
+        all."""
+        tokens_bkqw, there_bk = self.tokens(observations[_LATENT] if isinstance(observations, dict) else observations)
+        features_bd = (tokens_bkqw.sum(dim=1) / there_bk.sum(dim=1)[:, None, None]).flatten(1)
+        if not isinstance(observations, dict):
+            return features_bd
+        return torch.cat([features_bd, *(observations[key].flatten(1) for key in self._beside)], dim=1)
 
 
 class _Block(nn.Module):

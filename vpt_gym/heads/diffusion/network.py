@@ -39,6 +39,8 @@ class ContextEncoder(nn.Module):
     ) -> None:
         super().__init__()
         self.stack = stack
+        # With time: its frames carry positions when they look at each other, so that their tokens, a set to what reads them,
+        # tell their order.
         self.former = None if grid is None else VideoFormer(latent_box(latent_size * stack), grid, width=width)
         # The video former normalises its cells itself.
         self.scaling = ScaledLatents(latent_box(latent_size)) if grid is None else None
