@@ -10,6 +10,7 @@ from typing import Any
 
 import gymnasium as gym
 import numpy as np
+import PIL.Image
 import pytest
 import torch
 from torch import Tensor
@@ -92,19 +93,31 @@ def plain(found: dict[str, Any], frame_hwc: np.ndarray, attended: Tensor, layers
     return torch.cat(even, dim=1).permute(0, 2, 3, 1)
 
 
-def seen_by_clip(found: dict[str, Any], frame_hwc: np.ndarray) -> Tensor:
-    image = torch.from_numpy(frame_hwc).permute(2, 0, 1)[None] / 127.5 - 1
-    image = functional.interpolate(image, (32, 32), mode="bicubic", antialias=True, align_corners=True) / 2 + 0.5
-    mean, std = torch.tensor([0.48145466, 0.4578275, 0.40821073]), torch.tensor([0.26862954, 0.26130258, 0.27577711])
+def seen_by_clip(place: Path, frame_hwc: np.ndarray) -> Tensor:
+    """CLIP's embedding of a frame, by the pipeline itself."""
+    diffusers, _ = installed()
+    with reading(place, "the test"):
+        pipeline = diffusers.StableVideoDiffusionPipeline.from_pretrained(place)
     with torch.no_grad():
-        embeds: Tensor = found["image_encoder"]((image - mean[:, None, None]) / std[:, None, None]).image_embeds
-    return embeds[:, None]
+        embedding: Tensor = pipeline._encode_image(PIL.Image.fromarray(frame_hwc), "cpu", 1, False)
+    return embedding
+
+
+@pytest.mark.parametrize("side", [SIDE, 256, 512])
+def test_svd_s_image_embedding_is_the_pipelines(places: dict[str, Path], side: int) -> None:
+    frame = pictures(side=side)
+    encoder = load(places["svd"], f"&size={side}")
+    frame_bchw = torch.from_numpy(frame).permute(2, 0, 1)[None] / 127.5 - 1
+    with torch.no_grad():
+        embedding = encoder._image_embedding(frame_bchw)
+    assert embedding.shape == (1, 1, 32)
+    assert (embedding - seen_by_clip(places["svd"], frame)).abs().max() < 1e-5
 
 
 @pytest.mark.parametrize(("query", "layers"), [("&layer=0", [0]), ("&layer=1", [1]), ("&all_layers=true", [0, 1])])
 def test_image_to_video_equals_a_plain_pass_with_hooks(places: dict[str, Path], query: str, layers: list[int]) -> None:
     found, frame = parts(places["svd"]), pictures()
-    wanted = plain(found, frame, seen_by_clip(found, frame), layers)
+    wanted = plain(found, frame, seen_by_clip(places["svd"], frame), layers)
     side = wanted.shape[1]
     encoder = load(places["svd"], f"{query}&pool=grid:{side}")
     assert encoder.grid == tuple(wanted.shape)

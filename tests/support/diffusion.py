@@ -71,16 +71,16 @@ def save_image_to_video(folder: Path, *, width: int = 32) -> Path:
         projection_dim=width,
         num_hidden_layers=1,
         num_attention_heads=4,
-        image_size=32,
+        image_size=224,  # which the pipeline resizes to, whatever is said here
         intermediate_size=37,
-        patch_size=8,
+        patch_size=56,
     )
     pipeline = diffusers.StableVideoDiffusionPipeline(
         vae=vae,
         image_encoder=transformers.CLIPVisionModelWithProjection(config),
         unet=unet,
         scheduler=scheduler,
-        feature_extractor=transformers.CLIPImageProcessor(crop_size=32, size=32),
+        feature_extractor=transformers.CLIPImageProcessor(crop_size=224, size=224),
     )
     pipeline.save_pretrained(folder, safe_serialization=True)
     return folder

@@ -146,6 +146,7 @@ class VideoEncoder(EncoderBase):
                 "asked": {key: value for key, value in facts.items() if key != "place"},
                 "text": self.text,
                 "preprocessing": f"{preprocessing(self.frame_size)}, from -1 to 1",
+                **({} if parts.image_encoder is None else {"image_encoder sees": "what diffusers resizes for it"}),
             }
         )
         self.parameters = sum(p.numel() for p in unet.parameters())
@@ -155,6 +156,7 @@ class VideoEncoder(EncoderBase):
             torch.nn.Module.to(unet, self.device, dtype)  # diffusers' own warns of an empty list
         self._vae = vae.to(self.device)
         self._image_encoder = parts.image_encoder.to(self.device) if parts.image_encoder is not None else None
+        self._resize = parts.resize
         self._prepare(parts.scheduler, latent_side)
         self._earlier: dict[int, Tensor] = {}
         if asked.all_layers:
@@ -310,10 +312,10 @@ class VideoEncoder(EncoderBase):
         return tokens_bld.repeat(1, 1, int(self.unet.config.cross_attention_dim) // self.tower.width)
 
     def _image_embedding(self, frame_bchw: Tensor) -> Tensor:
-        """As SVD has it where no text stands there: CLIP's embedding of the frame, float32 [1, 1, D]."""
+        """As SVD has it where no text stands there: CLIP's embedding of the frame, as its pipeline makes it, [1, 1, D]."""
         assert self._image_encoder is not None
         side = int(self._image_encoder.config.image_size)
-        image = functional.interpolate(frame_bchw, (side, side), mode="bicubic", antialias=True, align_corners=True)
+        image = self._resize(frame_bchw, (side, side))
         mean, std = (
             torch.tensor(values, device=self.device)[None, :, None, None]
             for values in (self._image_mean, self._image_std)

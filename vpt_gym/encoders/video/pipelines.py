@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import Any, Final
 
@@ -32,6 +33,7 @@ class Parts:
         scheduler: of diffusers.
         image_encoder: CLIP's image tower, of an image-to-video pipeline that has one.
         image_mean: what its images are normalised by, and so is `image_std`.
+        resize: makes its images [B, C, H, W] as large as (height, width): diffusers' own, which blurs first; None without it.
         folder: where all of it lies.
         has_text: whether the pipeline brings a text encoder and a tokenizer.
     """
@@ -43,6 +45,7 @@ class Parts:
     image_encoder: Any
     image_mean: tuple[float, ...]
     image_std: tuple[float, ...]
+    resize: Any
     folder: Path
     has_text: bool
 
@@ -83,17 +86,19 @@ def load_parts(place: str, source: str) -> Parts:
         raise WeightsError(f"{source!r}: its scheduler is {_class_of(index, 'scheduler')!r}, which diffusers has not.")
     with reading(folder / "scheduler", source):
         scheduler = scheduler_class.from_pretrained(folder / "scheduler", local_files_only=True)
-    image_encoder, mean, std = None, CLIP_MEAN, CLIP_STD
+    image_encoder, mean, std, resize = None, CLIP_MEAN, CLIP_STD, None
     kind = UNETS[unet_class]
     if kind == "image-to-video" and _class_of(index, "image_encoder") == "CLIPVisionModelWithProjection":
         transformers = package("transformers", source)
         image_encoder = load_model(transformers, "CLIPVisionModelWithProjection", folder / "image_encoder", source)
+        # The pipeline's own, and none of torch's: these are other pixels, and CLIP sees the difference.
+        resize = import_module(diffusers.StableVideoDiffusionPipeline.__module__)._resize_with_antialiasing
         facts = folder / "feature_extractor" / "preprocessor_config.json"
         if facts.is_file():
             values = read_json(facts, source)
             mean, std = tuple(values.get("image_mean", mean)), tuple(values.get("image_std", std))
     has_text = _class_of(index, "text_encoder") in TEXT_ENCODERS and (folder / "text_encoder").is_dir()
-    return Parts(kind, unet, vae, scheduler, image_encoder, mean, std, folder, has_text)
+    return Parts(kind, unet, vae, scheduler, image_encoder, mean, std, resize, folder, has_text)
 
 
 def _class_of(index: dict[str, Any], part: str) -> str | None:
