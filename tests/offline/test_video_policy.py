@@ -39,8 +39,13 @@ def test_the_example_runs(
     assert "Played one episode of (2, 2, 2, 32) grids: return" in capsys.readouterr().out
 
 
-def test_a_run_on_a_video_encoder(places: tuple[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("env_id", [ENV_ID, "VizdoomBasic-v1"])
+def test_a_run_on_a_video_encoder(
+    places: tuple[str, str], env_id: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    if env_id.startswith("Vizdoom"):
+        pytest.importorskip("vizdoom")
     small = ("--n-envs", "2", "--n-steps", "8", "--batch-size", "16", "--eval-episodes", "2", "--video", "none")
     source = f"video:{places[0]}?frames=2"
-    assert main(["train", ENV_ID, "--encoder", source, *small, "--steps", "16", "--run", str(tmp_path / "run")]) == 0
+    assert main(["train", env_id, "--encoder", source, *small, "--steps", "16", "--run", str(tmp_path / "run")]) == 0
     assert "64 numbers a frame" in capsys.readouterr().out
