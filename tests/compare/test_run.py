@@ -12,12 +12,16 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import gymnasium as gym
 import pytest
+import torch
 
 from tests.training.pixel_env import ENV_ID
 from vpt_gym.compare import Cell, ComparisonConfig, ComparisonReporter, Standing, diagnosis, recording
 from vpt_gym.compare.comparison import compare
-from vpt_gym.errors import OptionError
+from vpt_gym.encoders import load_encoder
+from vpt_gym.errors import OptionError, WeightsError
+from vpt_gym.heads import DiffusionPolicy
 from vpt_gym.running.files import is_claimed
 from vpt_gym.training.config import FleetConfig
 from vpt_gym.training.folder import RunFolder
@@ -99,6 +103,66 @@ def test_a_broken_run_does_not_stop_the_rest_and_what_is_done_is_passed_over(
     compare(matrix, listener)
     assert [(how, cell.env) for how, cell in listener.ends] == [("failed", BROKEN)]
     assert RunFolder(matrix.cells()[1].folder).read_config()["evaluation"] == score
+
+
+def saved_policy(path: Path, seed: int = 0) -> str:
+    """A policy on the matrix's encoder, untrained; its name in a matrix."""
+    encoder = load_encoder("random:mini", layer="cnn")
+    torch.manual_seed(seed)
+    small = {"horizon": 2, "width": 16, "heads": 2, "encoder_layers": 1, "decoder_layers": 1}
+    policy = DiffusionPolicy(encoder.latent_space, gym.make(ENV_ID).action_space, **small)
+    policy.latents, policy.latents_from = encoder.fingerprint, encoder.describe()
+    policy.save(path)
+    return f"policy:{path}"
+
+
+def test_a_policy_is_played_beside_what_is_trained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(recording, "FRAMES", 120)
+    monkeypatch.setattr(recording, "AHEAD", 5)
+    monkeypatch.setattr(diagnosis, "AHEAD", 5)
+    name = saved_policy(tmp_path / "policy.safetensors")
+    # Its own encoder, with its own options: those of the matrix are for the others.
+    training = {**SMALL, "encoder_options": {}}
+    matrix = ComparisonConfig((ENV_ID,), ("random:mini", name), tmp_path / "m", seeds=1, training=training)
+    listener = Listener()
+    result = compare(matrix, listener)
+    assert not result.failed
+    assert [cell.encoder for _, cell in listener.ends] == ["random:mini", name]
+    of_env = result.summary["environments"][ENV_ID]
+    (trained,), (played,) = (of_env["encoders"][each]["runs"] for each in ("random:mini", name))
+    assert played["random"] == trained["random"], "the same episodes"
+    assert (played["training_seconds"], of_env["encoders"][name]["training_seconds"]) == (None, None)
+    assert name not in (of_env["threshold"] or {"encoders": {}})["encoders"]
+    assert set(of_env["diagnosis"]["latents"]) == {diagnosis.REFERENCE, "random:mini"}
+    (row,) = (line for line in result.text.splitlines() if line.startswith(f"| {name} (its encoder untrained) |"))
+    assert row.endswith("| one run | " + row.split(" | ")[3] + " | 1 | - |")
+    cell = matrix.cells()[1]
+    recorded = RunFolder(cell.folder).read_config()
+    assert recorded["encoder"]["options"]["layer"] == "cnn"
+    assert len(recorded["evaluation"]["returns"]) == SMALL["eval_episodes"]
+
+    # It is not played twice, and what is played is what was.
+    listener = Listener()
+    compare(matrix, listener)
+    assert listener.ends == []
+    saved_policy(tmp_path / "policy.safetensors", seed=1)
+    with pytest.raises(OptionError, match=r"is not what .* was played with"):
+        compare(ComparisonConfig((ENV_ID,), (name,), matrix.out, seeds=2, training=training))
+
+
+def test_a_policy_that_cannot_be_had_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(WeightsError, match="is no policy that"):
+        ComparisonConfig((ENV_ID,), (f"policy:{tmp_path / 'absent'}",), tmp_path / "m")
+    name = saved_policy(tmp_path / "policy.safetensors")
+    policy = DiffusionPolicy.load(tmp_path / "policy.safetensors")
+    policy.latents = "f" * 64
+    policy.save(tmp_path / "policy.safetensors")
+    with pytest.raises(OptionError, match="is for other latents"):
+        compare(ComparisonConfig((ENV_ID,), (name,), tmp_path / "m", training=SMALL))
+    policy.latents_from = None
+    policy.save(tmp_path / "policy.safetensors")
+    with pytest.raises(WeightsError, match="does not say which encoder"):
+        ComparisonConfig((ENV_ID,), (name,), tmp_path / "n")
 
 
 def wait_for(what: Callable[[], bool], seconds: float = 600) -> None:

@@ -230,6 +230,8 @@ def test_the_commands_train_and_play(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert main(["diffuse", str(data), "--out", str(out), *quick]) == 0
     assert "step 4" in capsys.readouterr().out
     policy = str(tmp_path / "policy.safetensors")
+    with LatentDataset(data) as dataset:
+        assert DiffusionPolicy.encoder_of(policy)["source"] == dataset.encoder["source"]
     play = ["eval", str(run), "--episodes", "2", "--video", "none", "--policy", policy]
     scores = []
     for _ in range(2):

@@ -62,16 +62,20 @@ def say(**values: Any) -> None:
 
 
 def main() -> int:
-    """Train what standard input describes; 0 when it is finished, 1 when it broke, 130 when it was stopped.
+    """Train, or play, what standard input describes; 0 when it is finished, 1 when it broke, 130 when it was stopped.
 
     What is no `VPTGymError` is a bug, ours or an environment's: its traceback goes to standard error, which is the cell's log.
     """
     plan = json.loads(sys.stdin.readline())
     threading.Thread(target=_end_with_parent, daemon=True).start()
+    from vpt_gym.compare.played import play_policy
     from vpt_gym.training.train import train
 
     try:
         training, fleet = TrainingConfig.from_dict(plan["training"]), FleetConfig(**plan["fleet"])
+        if plan["policy"] is not None:
+            play_policy(Path(plan["policy"]), training, Path(plan["folder"]), _Lines(), fleet)
+            return 0
         result = train(training, Path(plan["folder"]), _Lines(), fleet)
     except KeyboardInterrupt:
         return 130

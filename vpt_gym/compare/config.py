@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Final
 
-from vpt_gym.compare.contestants import training_of
+from vpt_gym.compare.contestants import policy_of, training_of
 from vpt_gym.errors import OptionError
 from vpt_gym.running.options import COUNT, Declared, Option, check_options, documented, options_of
 from vpt_gym.training.config import FleetConfig, TrainingConfig
@@ -27,7 +27,7 @@ _matrix = partial(Option, group="matrix")
 
 @dataclass(frozen=True)
 class Cell:
-    """One training of the matrix.
+    """One training of the matrix, or one policy in it that is played alone.
 
     Attributes:
         env: the environment as it was named, such as `VizdoomBasic-v1?frame_skip=4`.
@@ -49,8 +49,13 @@ class Cell:
         return f"{self.env}, {self.encoder}, seed {self.seed}"
 
     @property
+    def policy(self) -> Path | None:
+        """The policy that is played; None for a training."""
+        return policy_of(self.encoder)
+
+    @property
     def command(self) -> list[str]:
-        """The arguments of `vpt-gym` that train this cell anew: `train ...`, but for `--run`."""
+        """The arguments of `vpt-gym` that train this cell anew: `train ...`, but for `--run`; of no use for a policy."""
         blank = TrainingConfig(self.training.env_id, self.training.encoder)
         words = ["train", self.training.env_id, "--encoder", self.training.encoder]
         for declared in options_of(TrainingConfig):
@@ -83,6 +88,7 @@ class ComparisonConfig:
 
     Raises:
         OptionError: a value is out of range, a name comes twice, or a training refuses its options.
+        WeightsError: a policy's file cannot be had.
     """
 
     envs: Annotated[

@@ -71,7 +71,7 @@ def diagnose(
     Raises:
         VPTGymError: an environment, an encoder or the best run cannot be had.
     """
-    here = [r for r in results if r.cell.env == env]
+    here = [r for r in results if r.cell.env == env and r.cell.policy is None]
     frozen = {r.cell.encoder: r.cell.training for r in here if not r.cell.training.encoder.startswith("frames:")}
     if not frozen:
         return None

@@ -25,7 +25,7 @@ def curves(env: str, encoders: Sequence[str], results: Sequence[Result]) -> Figu
     figure = Figure(figsize=(11.0, 4.6), dpi=120, layout="constrained")
     by_steps, by_time = figure.subplots(1, 2, sharey=True)
     for number, encoder in enumerate(encoders):
-        runs = [r.curve for r in results if r.cell.encoder == encoder]
+        runs = [r.curve for r in results if r.cell.encoder == encoder and r.curve is not None]
         if not runs:
             continue
         mean, low, high = band([curve.returns for curve in runs])

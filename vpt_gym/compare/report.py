@@ -64,14 +64,15 @@ def _environment(env: str, of_env: Mapping[str, Any]) -> list[Part]:
     parts = [Part("heading", env), Part("text", f"The random policy's mean return is {_number(of_env['random'])}.")]
     rows = [["Encoder", "IQM of returns", "95% interval", "Mean", "Runs", "Training, s"]]
     for encoder, values in of_env["encoders"].items():
+        played = values["training_seconds"] is None
         rows.append(
             [
-                f"{encoder} (untrained)" if values["untrained"] else encoder,
+                f"{encoder} ({'its encoder ' if played else ''}untrained)" if values["untrained"] else encoder,
                 _number(values["iqm"]["value"]),
                 _interval(values["iqm"]),
                 _number(values["mean"]),
                 str(len(values["runs"])),
-                f"{values['training_seconds']:.0f}",
+                "-" if played else f"{values['training_seconds']:.0f}",
             ]
         )
     parts += [Part("table", rows=rows), Part("picture", f"scores-{slug(env)}"), Part("picture", f"curves-{slug(env)}")]

@@ -54,19 +54,19 @@ class Result:
         cell: which.
         score: mean return of the evaluation after training.
         random: the random policy's on the same seeds.
-        seconds: wall time of the training alone.
+        seconds: wall time of the training alone; None where a policy was played, and not trained.
         total_seconds: of everything, evaluations and loading too.
         encoder: what config.json says of the encoder.
-        curve: how it went.
+        curve: how it went; None where nothing was trained.
     """
 
     cell: Cell
     score: float
     random: float
-    seconds: float
+    seconds: float | None
     total_seconds: float
     encoder: dict[str, Any]
-    curve: Curve
+    curve: Curve | None
 
 
 def results_of(cells: Sequence[Cell]) -> list[Result]:
@@ -84,15 +84,16 @@ def results_of(cells: Sequence[Cell]) -> list[Result]:
         if recorded.get("status") != "finished":
             continue
         try:
+            seconds = float(recorded["seconds"]["training"]) if cell.policy is None else None
             found.append(
                 Result(
                     cell=cell,
                     score=float(recorded["evaluation"]["mean"]),
                     random=float(recorded["random_policy"]["mean"]),
-                    seconds=float(recorded["seconds"]["training"]),
+                    seconds=seconds,
                     total_seconds=float(recorded["seconds"]["total"]),
                     encoder=recorded["encoder"],
-                    curve=_curve(folder, int(recorded["steps"]), float(recorded["seconds"]["training"])),
+                    curve=None if seconds is None else _curve(folder, int(recorded["steps"]), seconds),
                 )
             )
         except (KeyError, TypeError, ValueError, OSError) as error:

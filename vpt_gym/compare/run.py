@@ -20,9 +20,11 @@ from vpt_gym.compare.config import SHARED, Cell, ComparisonConfig, differences
 from vpt_gym.compare.progress import ComparisonReporter, Running, Standing, seconds_left
 from vpt_gym.encoders import load_encoder
 from vpt_gym.errors import OptionError, VPTGymError
+from vpt_gym.offline.recordings import digest_of_file
 from vpt_gym.running.files import WriteError, claimed, is_claimed, read_json, write_json
 from vpt_gym.running.options import options_of
 from vpt_gym.running.stopping import StopSignal
+from vpt_gym.training.chunks import open_policy
 from vpt_gym.training.config import FleetConfig, TrainingConfig
 from vpt_gym.training.environments import check_env
 from vpt_gym.training.folder import RunFolder
@@ -130,7 +132,11 @@ def _check(config: ComparisonConfig, waiting: list[Cell], finished: list[Cell], 
         for cell in [cell for cell in waiting if cell.encoder == encoder][:1]:
             reporter.checking(encoder)
             with closing(load_encoder(cell.training.encoder, **cell.training.encoder_options)) as opened:
-                _check_same(encoder, opened.fingerprint, [cell for cell in finished if cell.encoder == encoder])
+                fingerprint = opened.fingerprint
+                if cell.policy is not None:
+                    open_policy(cell.policy, opened)
+                    fingerprint = digest_of_file(cell.policy)
+                _check_same(encoder, fingerprint, [cell for cell in finished if cell.encoder == encoder])
     # What a killed call had under way hears of it at its next step, and saves.
     end = time.monotonic() + END_SECONDS
     for cell in waiting:
@@ -143,10 +149,12 @@ def _check(config: ComparisonConfig, waiting: list[Cell], finished: list[Cell], 
 def _check_same(encoder: str, fingerprint: str, finished: list[Cell]) -> None:
     """A name may stand for other weights than it did: seeds of the two would be averaged as if they were one encoder's."""
     for cell in finished:
-        trained = RunFolder(cell.folder).read_config()["encoder"]["fingerprint"]
+        recorded = RunFolder(cell.folder).read_config()
+        trained = recorded.get("policy", recorded["encoder"])["fingerprint"]
         if trained != fingerprint:
+            how = "trained" if cell.policy is None else "played"
             raise OptionError(
-                f"{encoder} is not what {cell.folder} was trained with (fingerprint {fingerprint[:12]} now, {trained[:12]} "
+                f"{encoder} is not what {cell.folder} was {how} with (fingerprint {fingerprint[:12]} now, {trained[:12]} "
                 "then); bring back those weights, or name a new folder with --out."
             )
 
@@ -229,9 +237,8 @@ class _Process:
                 shutil.rmtree(cell.folder)
             cell.folder.parent.mkdir(parents=True, exist_ok=True)
             threads = environment["OMP_NUM_THREADS"]
-            cell.log.write_text(
-                f"The same run again: OMP_NUM_THREADS={threads} vpt-gym {shlex.join(cell.command)}\n", encoding="utf-8"
-            )
+            again = f"The same run again: OMP_NUM_THREADS={threads} vpt-gym {shlex.join(cell.command)}\n"
+            cell.log.write_text(again if cell.policy is None else f"{cell.policy} plays.\n", encoding="utf-8")
         except OSError as error:
             raise WriteError.of(cell.folder, error) from error
         with cell.log.open("a", encoding="utf-8") as log:
@@ -245,7 +252,8 @@ class _Process:
                 # Ctrl-C in a terminal goes to the matrix, which ends its cells; they would hear of it twice.
                 start_new_session=True,
             )
-        plan = json.dumps({"training": cell.training.to_dict(), "fleet": asdict(fleet), "folder": str(cell.folder)})
+        facts = {"training": cell.training.to_dict(), "fleet": asdict(fleet), "folder": str(cell.folder)}
+        plan = json.dumps({**facts, "policy": None if cell.policy is None else str(cell.policy)})
         assert self.process.stdin is not None
         with suppress(BrokenPipeError):  # it has ended already, and says why
             self.process.stdin.write(f"{plan}\n")

@@ -41,10 +41,11 @@ def _environment(config: ComparisonConfig, results: list[Result]) -> dict[str, A
     for encoder in config.encoders:
         runs = [r for r in results if r.cell.encoder == encoder]
         if runs:
+            seconds = [r.seconds for r in runs if r.seconds is not None]
             encoders[encoder] = {
                 "iqm": interquartile_mean([_scores(runs)]).to_dict(),
                 "mean": float(_scores(runs).mean()),
-                "training_seconds": float(np.mean([r.seconds for r in runs])),
+                "training_seconds": float(np.mean(seconds)) if seconds else None,
                 "untrained": bool(runs[0].encoder.get("untrained")),
                 "runs": [
                     {"seed": r.cell.seed, "return": r.score, "random": r.random, "training_seconds": r.seconds}
@@ -56,14 +57,15 @@ def _environment(config: ComparisonConfig, results: list[Result]) -> dict[str, A
 
 
 def _threshold(encoders: dict[str, Any], random: float, results: Sequence[Result]) -> dict[str, Any] | None:
-    """Half-way from the random policy to the best encoder, and when runs get there; None where no encoder is better."""
-    best = max((values["iqm"]["value"] for values in encoders.values()), default=random)
+    """Half-way from the random policy to the best trained encoder, and when runs get there; None where none is better."""
+    trained = {encoder: values for encoder, values in encoders.items() if values["training_seconds"] is not None}
+    best = max((values["iqm"]["value"] for values in trained.values()), default=random)
     if not best > random:
         return None
     goal = random + (best - random) / 2
     found = {}
-    for encoder in encoders:
-        runs = [r.curve for r in results if r.cell.encoder == encoder]
+    for encoder in trained:
+        runs = [r.curve for r in results if r.cell.encoder == encoder and r.curve is not None]
         there = [at for at in (curve.reaches(goal) for curve in runs) if at is not None]
         found[encoder] = {
             "runs": len(runs),

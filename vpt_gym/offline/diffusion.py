@@ -117,6 +117,7 @@ def train_diffusion(
     for batch in held.batches(FRAMES_PER_SUM):
         policy.code.check(_flat(batch["actions"]), str(dataset.path))
     policy.latents = dataset.fingerprint
+    policy.latents_from = {key: dataset.encoder[key] for key in ("source", "options") if key in dataset.encoder}
     policy.set_random_seed(config.seed)
     policy.train()
     learning = _Learning(policy, held, config, goal, DiffusionResult(train.count, held.count))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from vpt_gym.errors import OptionError
 from vpt_gym.heads import DiffusionPolicy
 from vpt_gym.training.config import EvaluationConfig
 
-__all__ = ["Told", "load_diffusion"]
+__all__ = ["Told", "load_diffusion", "open_policy"]
 
 
 class Told:
@@ -40,6 +41,23 @@ class Told:
         return self.policy.predict({"latent": latents, "goal": goals}, *rest, **named)
 
 
+def open_policy(path: Path, encoder: Encoder) -> DiffusionPolicy:
+    """A saved policy, for latents of this encoder.
+
+    Raises:
+        WeightsError: the file is no policy.
+        OptionError: it is for other latents.
+    """
+    policy = DiffusionPolicy.load(path, encoder.device)
+    if policy.latents != encoder.fingerprint:
+        raise OptionError(
+            f"{path} is for other latents (fingerprint {str(policy.latents)[:12]}) than "
+            f"{encoder.describe()['source']} gives ({encoder.fingerprint[:12]}): play it on the encoder that it was "
+            "trained on."
+        )
+    return policy
+
+
 def load_diffusion(config: EvaluationConfig, venv: VecEnv, encoder: Encoder) -> DiffusionPolicy | Told:
     """The policy of `config.policy`, for environments on an encoder.
 
@@ -48,13 +66,7 @@ def load_diffusion(config: EvaluationConfig, venv: VecEnv, encoder: Encoder) -> 
         OptionError: it is for other latents, other actions or other goals.
     """
     assert config.policy is not None
-    policy = DiffusionPolicy.load(config.policy, encoder.device)
-    if policy.latents != encoder.fingerprint:
-        raise OptionError(
-            f"{config.policy} is for other latents (fingerprint {str(policy.latents)[:12]}) than "
-            f"{encoder.describe()['source']} gives ({encoder.fingerprint[:12]}): name a run on the encoder that it "
-            "was trained on."
-        )
+    policy = open_policy(config.policy, encoder)
     if policy.action_space != venv.action_space:
         raise OptionError(
             f"{config.policy} acts in {policy.action_space}, but the environment in {venv.action_space}: name a run in the "

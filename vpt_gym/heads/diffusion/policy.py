@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
@@ -57,6 +58,7 @@ class DiffusionPolicy(nn.Module):
 
     Attributes:
         latents: fingerprint of the encoder that it was trained on; None before.
+        latents_from: its `source` and `options`, with which `load_encoder` has it again; None before.
 
     Raises:
         OptionError: spaces or sizes do not fit together.
@@ -96,6 +98,7 @@ class DiffusionPolicy(nn.Module):
         self.latent_size, self.horizon, self.stack = size // stack, horizon, stack
         self.settings = {**given, "replan": self.replan, "grid": None if grid is None else list(grid)}
         self.latents: str | None = None
+        self.latents_from: dict[str, Any] | None = None
         self.code = ActionCode(action_space)
         self.karras = Karras(steps)
         self.encoder = ContextEncoder(self.latent_size, stack, self.goal_size, grid, width, encoder_layers, heads)
@@ -221,6 +224,7 @@ class DiffusionPolicy(nn.Module):
         """Writes the policy, .safetensors, whole or not at all."""
         facts = {
             "latents": self.latents,
+            "latents_from": self.latents_from,
             "latent_size": self.latent_size,
             "goal_size": self.goal_size,
             "keyed": isinstance(self.observation_space, gym.spaces.Dict),
@@ -237,7 +241,7 @@ class DiffusionPolicy(nn.Module):
         Raises:
             WeightsError: there is no such file, it is no policy, or it is damaged.
         """
-        try:
+        with _reading(path):
             with safe_open(path, "pt") as file:
                 facts = json.loads((file.metadata() or {})[METADATA])
                 state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no dict
@@ -248,13 +252,35 @@ class DiffusionPolicy(nn.Module):
                 space = gym.spaces.Dict({LATENT: latent, **goal})
             policy = cls(space, space_of_facts(facts["action_space"]), **facts["settings"])
             policy.load_state_dict(state)
-            policy.latents = facts["latents"]
-        except (OSError, SafetensorError, KeyError, TypeError, ValueError, RuntimeError, OptionError) as error:
-            said = " ".join(str(error).split())[:200]
-            raise WeightsError(
-                f"{path} is no policy that DiffusionPolicy.save wrote ({said}); name another file, or train again."
-            ) from error
+            policy.latents, policy.latents_from = facts["latents"], facts.get("latents_from")
         return policy.to(device).eval()
+
+    @staticmethod
+    def encoder_of(path: Path | str) -> dict[str, Any]:
+        """The `source` and `options` of the encoder that a saved policy was trained on, without its weights.
+
+        Raises:
+            WeightsError: there is no such file, it is no policy, or it does not say.
+        """
+        with _reading(path), safe_open(path, "pt") as file:
+            known = json.loads((file.metadata() or {})[METADATA]).get("latents_from") or {}
+        if "source" not in known:
+            raise WeightsError(
+                f"{path} does not say which encoder it was trained on, as policies of vpt-gym diffuse do: train it again."
+            )
+        return {"source": known["source"], "options": known.get("options", {})}
+
+
+@contextmanager
+def _reading(path: Path | str) -> Iterator[None]:
+    """Inside, what a file that is no policy makes fail becomes a WeightsError."""
+    try:
+        yield
+    except (OSError, SafetensorError, KeyError, TypeError, ValueError, RuntimeError, OptionError) as error:
+        said = " ".join(str(error).split())[:200]
+        raise WeightsError(
+            f"{path} is no policy that DiffusionPolicy.save wrote ({said}); name another file, or train again."
+        ) from error
 
 
 def _sizes(space: gym.Space[Any]) -> tuple[int, int]:
