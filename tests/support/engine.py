@@ -51,6 +51,7 @@ class MinecraftEngine:
         jar.parent.mkdir(parents=True)
         jar.touch()
         (self.folder / "notes").mkdir()
+        (self.folder / "began").touch()
         programs = {"java": f'exec "{sys.executable}" -I "{PROGRAM}" "$@"', "xvfb-run": 'shift\nexec "$@"'}
         for name, command in programs.items():
             path = self.folder / "bin" / name
@@ -76,6 +77,7 @@ class MinecraftEngine:
         """As new: nothing noted, nothing going wrong."""
         for path in (self.folder / "notes").iterdir():
             path.unlink()
+        (self.folder / "began").touch()
 
     def notes(self, key: str) -> list[Any]:
         """Values noted under `key`, engine by engine in the order in which they started.
@@ -88,13 +90,21 @@ class MinecraftEngine:
         return [entry[key] for entry in entries if key in entry]
 
     def processes(self) -> list[psutil.Process]:
-        """Processes with this folder in their command line that are there, dead ones that nobody waited for included."""
+        """Processes with this folder in their command line that are there, dead ones that nobody waited for included.
+
+        The dead have no command line any more: those of before, such as MineStudio's collector of another test, don't count.
+        """
         import psutil  # not everywhere where tests are collected
 
+        began = (self.folder / "began").stat().st_mtime
         found = []
         for process in psutil.process_iter():
             with contextlib.suppress(psutil.NoSuchProcess):
-                zombie_child = process.status() == psutil.STATUS_ZOMBIE and process.ppid() == os.getpid()
+                zombie_child = (
+                    process.status() == psutil.STATUS_ZOMBIE
+                    and process.ppid() == os.getpid()
+                    and process.create_time() >= began
+                )
                 if zombie_child or any(str(self.folder) in part for part in process.cmdline()):
                     found.append(process)
         return found
