@@ -106,8 +106,10 @@ def progress(frames: int) -> Any:
         def get_metrics(self, trainer: Any, module: Any) -> dict[str, Any]:
             metrics: dict[str, Any] = super().get_metrics(trainer, module)
             metrics.pop("v_num", None)
-            rate = self.train_progress_bar.format_dict["rate"]
-            return metrics | ({"frames/s": f"{rate * frames:,.0f}"} if rate else {})
+            bar = self.train_progress_bar.format_dict
+            # Not the bar's own rate, which is of `update`: Lightning sets where it stands.
+            done = bar["n"] - (bar["initial"] or 0)  # None on further devices, which show no bar
+            return metrics | ({"frames/s": f"{done * frames / bar['elapsed']:,.0f}"} if done and bar["elapsed"] else {})
 
     return Progress(refresh_rate=10)
 

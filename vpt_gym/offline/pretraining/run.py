@@ -11,7 +11,6 @@ import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict
-from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -158,7 +157,7 @@ def _fit(
     callbacks, loggers = lightning.pytorch.callbacks, lightning.pytorch.loggers
     stop = StopSignal()
     called = [
-        stopping(stop, lambda trainer: trainer.save_checkpoint(checkpoints / "last.ckpt"), config.patience),
+        stopping(stop, lambda trainer: trainer.save_checkpoint(config.out / LAST), config.patience),
         callbacks.ModelCheckpoint(checkpoints, "best", monitor=best_by, enable_version_counter=False),
         callbacks.ModelCheckpoint(
             checkpoints, "last", every_n_train_steps=config.validate_every, enable_version_counter=False
@@ -176,24 +175,22 @@ def _fit(
     with warnings.catch_warnings(), stop:
         # Lightning's advice on workers, on logging intervals and on resuming in the middle of an epoch, which Loader sees to.
         warnings.filterwarnings("ignore", module="lightning")
-        make_trainer = partial(
-            lightning.Trainer,
-            accelerator=accelerator(config),
-            devices=config.devices,
-            strategy="ddp_find_unused_parameters_true" if config.devices > 1 else "auto",
-            precision=config.precision,
-            max_epochs=1,
-            max_steps=config.steps,
-            val_check_interval=min(config.validate_every, config.steps) if "validation" in pieces else None,
-            num_sanity_val_steps=0,
-            gradient_clip_val=config.clip,
-            log_every_n_steps=min(10, config.steps),
-            logger=[*logs, *([loggers.WandbLogger(experiment=watched)] if watched is not None else [])],
-            callbacks=called,
-            enable_model_summary=False,
-        )
         try:
-            trainer = make_trainer()
+            trainer = lightning.Trainer(
+                accelerator=accelerator(config),
+                devices=config.devices,
+                strategy="ddp_find_unused_parameters_true" if config.devices > 1 else "auto",
+                precision=config.precision,
+                max_epochs=1,
+                max_steps=config.steps,
+                val_check_interval=min(config.validate_every, config.steps) if "validation" in pieces else None,
+                num_sanity_val_steps=0,
+                gradient_clip_val=config.clip,
+                log_every_n_steps=min(10, config.steps),
+                logger=[*logs, *([loggers.WandbLogger(experiment=watched)] if watched is not None else [])],
+                callbacks=called,
+                enable_model_summary=False,
+            )
         except lightning.fabric.utilities.exceptions.MisconfigurationException as error:
             raise OptionError(f"Lightning takes no {config.devices} devices here: {error}") from error
         if trainer.world_size != config.devices:
