@@ -16,7 +16,7 @@ from vpt_gym.checks import check_count
 from vpt_gym.encoders.forked import refuse_lost_cuda
 from vpt_gym.encoders.inputs import as_tensor, check_flags, check_frames, check_rows, count_of, sequences_of
 from vpt_gym.encoders.network import check_finite
-from vpt_gym.encoders.protocol import Flags, Frames, Rows, Stream
+from vpt_gym.encoders.protocol import Flags, Frames, GoalTower, Rows, Stream
 from vpt_gym.errors import VPTGymError
 from vpt_gym.latents import latent_box
 
@@ -56,6 +56,7 @@ class EncoderBase(ABC):
         precision: what it computes in.
         backend: how it is computed, in words.
         also_reads: keys of the Dict observation, besides the image, that a step needs.
+        goal_tower: what embeds goals in words, where the network brings such a thing; CLIP does elsewhere.
     """
 
     kind: str
@@ -69,6 +70,7 @@ class EncoderBase(ABC):
     precision: str = "float32"
     backend: str = "torch's own operators"
     also_reads: tuple[str, ...] = ()
+    goal_tower: GoalTower | None = None
 
     @abstractmethod
     def stream(self, num_envs: int) -> Stream:

@@ -11,7 +11,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-__all__ = ["Encoder", "Flags", "Frames", "Rows", "Stream"]
+__all__ = ["Encoder", "Flags", "Frames", "GoalTower", "Rows", "Stream"]
 
 Frames = npt.NDArray[np.uint8] | Tensor
 Flags = npt.NDArray[np.bool_] | Tensor | Sequence[bool]
@@ -59,6 +59,23 @@ class Stream(Protocol):
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Takes over a copy of a memory that `state_dict` gave, whole or not at all."""
+
+
+class GoalTower(Protocol):
+    """What embeds goals in words.
+
+    Attributes:
+        goal_size: numbers of a goal.
+    """
+
+    goal_size: int
+
+    def goal(self, text: str) -> npt.NDArray[np.float32]:
+        """The text as one vector, float32 [goal_size], the caller's own.
+
+        Raises:
+            OptionError: it is longer than the tower reads.
+        """
 
 
 @runtime_checkable

@@ -18,7 +18,7 @@ from vpt_gym.encoders.pretrained import folder_of, load_model, package, read_jso
 from vpt_gym.errors import OptionError, WeightsError
 from vpt_gym.precision import arithmetic
 
-__all__ = ["CLIP", "TextTower", "asked_goal", "check_text", "embed_goal", "text_tower"]
+__all__ = ["CLIP", "GOALS_KEPT", "TextTower", "asked_goal", "check_text", "embed_goal", "text_tower"]
 
 CLIP: Final = "openai/clip-vit-base-patch32@refs/pr/15"
 """The text tower of Video Prediction Policy: CLIP's ViT-B/32, of which a text is 512 numbers.

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from vpt_gym.checks import check_goal
+from vpt_gym.encoders.protocol import Encoder, GoalTower
 from vpt_gym.encoders.text import CLIP, check_text, text_tower
 from vpt_gym.errors import ObservationError
 from vpt_gym.latents import latent_box
@@ -66,12 +67,12 @@ class Letters(gym.spaces.Box):
 
 
 class Goals:
-    """Goals in words as vectors of CLIP's text tower; equal words are embedded once.
+    """Goals in words as vectors; equal words are embedded once.
 
     Args:
         goal: what is wanted in all episodes; or None, and `key` names an entry of the observation that says it.
         key: of a Text entry at the top of a Dict observation.
-        clip: a folder or hub repository with CLIP.
+        tower: what embeds them.
 
     Attributes:
         key: as given.
@@ -79,12 +80,11 @@ class Goals:
 
     Raises:
         OptionError: there are no words, they are longer than the tower reads, or the tower has no vector for a whole text.
-        WeightsError: CLIP cannot be had.
     """
 
-    def __init__(self, goal: str | None, key: str | None, clip: str | None) -> None:
+    def __init__(self, goal: str | None, key: str | None, tower: GoalTower) -> None:
         self.key = key
-        self._tower = text_tower(clip or CLIP)
+        self._tower = tower
         self._told = None if goal is None else self._tower.goal(check_text(goal, "goal"))
         self.space = GoalSpace(self._tower.goal_size)
 
@@ -129,14 +129,21 @@ class Goals:
         return goal
 
 
-def goals_of(goal: str | None, key: str | None, clip: str | None) -> Goals | None:
+def goals_of(goal: str | None, key: str | None, clip: str | None, encoder: Encoder | None = None) -> Goals | None:
     """The goals of a wrapper's arguments; None where it has none.
+
+    They are embedded by the CLIP that `clip` names; without one by the encoder's own `goal_tower`, where it has one, and by
+    `vpt_gym.encoders.text.CLIP` elsewhere.
 
     Raises:
         OptionError: they do not go together; or as for `Goals`.
+        WeightsError: CLIP cannot be had.
     """
     check_goal(goal, key, clip)
-    return None if goal is None and key is None else Goals(goal, key, clip)
+    if goal is None and key is None:
+        return None
+    own: GoalTower | None = None if clip else getattr(encoder, "goal_tower", None)
+    return Goals(goal, key, own or text_tower(clip or CLIP))
 
 
 def with_letters(space: gym.spaces.Dict, keys: Sequence[str]) -> dict[str, Letters]:

@@ -62,7 +62,7 @@ class VecVPTLatent(VecEnvWrapper):
         encoder_options: keyword arguments of `load_encoder`, when `encoder` is a source string.
         goal: what is wanted, in words, embedded once by CLIP's text tower and handed on beside the latent as `goal`.
         goal_key: of a Text entry at the top of a Dict observation that says the goal, in place of `goal`.
-        clip: a folder or hub repository with the CLIP that embeds goals; None for the paper's.
+        clip: a folder or hub repository with the CLIP that embeds goals; None for the encoder's own, or the paper's.
         overlap: encode the frames that are there while slow environments still step, when the wait is longer than that takes. A
             step then costs little more than the slower of the two. Which frames go through the network together follows from
             time and changes latents by rounding, so that two runs are no longer the same to the last digit. Takes a VecEnv that
@@ -101,7 +101,7 @@ class VecVPTLatent(VecEnvWrapper):
             raise ObservationError(f"{owner}: the VecEnv gives VPT latents already; wrap it once only.")
         refuse_latents(venv.observation_space, owner)
         loaded = as_encoder(encoder, encoder_options)
-        goals = goals_of(goal, goal_key, clip)
+        goals = goals_of(goal, goal_key, clip, loaded)
         self._latent_observations = LatentObservations(
             venv, venv.observation_space, loaded, image_key, keep, owner, goals=goals
         )

@@ -32,7 +32,7 @@ class VPTLatentObservation(gym.ObservationWrapper[Any, Any, Any], gym.utils.Reco
         to: hand latents out as `numpy` arrays, or as `torch` tensors on the encoder's device.
         goal: what is wanted, in words, embedded once by CLIP's text tower and handed on beside the latent as `goal`.
         goal_key: of a Text entry at the top of a Dict observation that says the goal, in place of `goal`.
-        clip: a folder or hub repository with the CLIP that embeds goals; None for the paper's.
+        clip: a folder or hub repository with the CLIP that embeds goals; None for the encoder's own, or the paper's.
 
     The observation is float32 [latent_size], or with `keep` or a goal a Dict `{"latent": ..., ...}`. The wrapper's arguments
     are recorded in `env.spec` as the encoder's source and options (an encoder made from a policy stands for itself), so that
@@ -67,7 +67,14 @@ class VPTLatentObservation(gym.ObservationWrapper[Any, Any, Any], gym.utils.Reco
         _refuse_double_wrapping(env, owner)
         self.encoder = as_encoder(encoder, encoder_options)
         self._latent_observations = LatentObservations(
-            env, env.observation_space, self.encoder, image_key, keep, owner, to, goals_of(goal, goal_key, clip)
+            env,
+            env.observation_space,
+            self.encoder,
+            image_key,
+            keep,
+            owner,
+            to,
+            goals_of(goal, goal_key, clip, self.encoder),
         )
         recorded = dict(self.encoder.recorded)
         if not isinstance(recorded["encoder"], (str, EncoderBase)):

@@ -48,7 +48,7 @@ class VPTLatentObservation(VectorWrapper):
         to: hand latents out as `numpy` arrays, or as `torch` tensors on the encoder's device.
         goal: what is wanted, in words, embedded once by CLIP's text tower and handed on beside the latent as `goal`.
         goal_key: of a Text entry at the top of a Dict observation that says the goal, in place of `goal`.
-        clip: a folder or hub repository with the CLIP that embeds goals; None for the paper's.
+        clip: a folder or hub repository with the CLIP that embeds goals; None for the encoder's own, or the paper's.
 
     Observations are float32 [N, latent_size], or with `keep` or a goal a Dict `{"latent": ..., ...}`; fresh arrays every time.
 
@@ -83,7 +83,7 @@ class VPTLatentObservation(VectorWrapper):
         _refuse_double_wrapping(env, self._owner)
         self._mode = _autoreset_mode(env, self._owner)
         self.encoder = as_encoder(encoder, encoder_options)
-        goals = goals_of(goal, goal_key, clip)
+        goals = goals_of(goal, goal_key, clip, self.encoder)
         self._latent_observations = LatentObservations(
             env, env.single_observation_space, self.encoder, image_key, keep, self._owner, to, goals
         )

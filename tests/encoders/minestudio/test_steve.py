@@ -7,12 +7,15 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from stable_baselines3.common.vec_env import DummyVecEnv
 
 from tests.encoders.minestudio.cases import TOLERANCE
-from tests.encoders.minestudio.policies import resets, steve_policy, words_known
+from tests.encoders.minestudio.policies import resets, steve_policy, vpt_policy, words_known
 from tests.support.frames import MinecraftVideos
+from tests.support.scripted import ScriptedEnv
 from vpt_gym.encoders.minestudio import PolicyEncoder, encoder_from_policy
-from vpt_gym.errors import VPTGymError
+from vpt_gym.errors import OptionError, VPTGymError, WeightsError
+from vpt_gym.sb3 import VecVPTLatent
 
 pytestmark = pytest.mark.minestudio
 
@@ -89,6 +92,36 @@ def test_text(steve: Any, encoder: PolicyEncoder, real_frames: MinecraftVideos) 
     same.set_condition({"mineclip_embeds": prepared[0], "cond_scale": 2})
     frame = real_frames.small(1, rows=1)[0]
     assert torch.equal(stream.step(frame, [True]), same.step(frame, [True]))
+
+
+def test_goals_are_mineclips(steve: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A wrapper's goal in words is embedded by the policy's own MineCLIP, once, where no CLIP is named."""
+    embedded, embed = [], steve.mineclip.encode_text
+    monkeypatch.setattr(steve.mineclip, "encode_text", lambda tokens: embedded.append(1) or embed(tokens))
+    with words_known():
+        with torch.no_grad():
+            wanted = embed(["chop a tree"])[0].numpy()
+            other = embed(["dig a hole"])[0].numpy()
+        assert np.abs(wanted - other).max() > 1e-3
+        encoder = encoder_from_policy(steve, condition=told(0, 0.0))
+        venv = DummyVecEnv([ScriptedEnv] * 2)
+        seen = VecVPTLatent(venv, encoder, goal="chop a tree").reset()
+        assert seen["latent"].shape == (2, encoder.latent_size)
+        np.testing.assert_allclose(seen["goal"], [wanted] * 2, atol=1e-6)
+        goal = encoder.goal_tower.goal("chop a tree")
+        goal[:] = 0
+        np.testing.assert_allclose(encoder.goal_tower.goal("chop a tree"), wanted, atol=1e-6)
+        assert len(embedded) == 1
+        with pytest.raises(OptionError, match="fewer tokens than the 77"):
+            VecVPTLatent(venv, encoder, goal="go on " * 40)
+    assert encoder_from_policy(vpt_policy()).goal_tower is None
+
+
+def test_without_its_tokenizer(encoder: PolicyEncoder, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    for ask in (encoder.goal_tower.goal, lambda text: encoder.prepare_condition({"text": text, "cond_scale": 1.0})):
+        with pytest.raises(WeightsError, match=r"tokenizer of openai/clip-vit-base-patch16.*hub's cache"):
+            ask("chop a tree")
 
 
 @pytest.mark.parametrize("as_tensor", [False, True])

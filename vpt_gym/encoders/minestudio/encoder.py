@@ -109,6 +109,7 @@ class PolicyEncoder(EncoderBase):
         condition: what rows are told to do unless told otherwise, made ready; None when the policy needs one and has none.
         frame_size: side in pixels of the square frames that the policy reads; others are resized to it, bilinearly.
         also_reads: keys of the Dict observation, besides the image, that a step needs.
+        goal_tower: MineCLIP's text tower where the policy is STEVE-1: it embeds the wrappers' goals in words. None elsewhere.
         latent_size: length of one latent, which is what enters the policy's `pi_head`.
         fingerprint: sha256, in hex, over the policy's tensors and class and the preprocessing; not over conditions or network.
     """
@@ -129,6 +130,7 @@ class PolicyEncoder(EncoderBase):
         self.condition: Condition | None = None
         self.frame_size: int = kind.frame_size
         self.also_reads = kind.also_reads
+        self.goal_tower = kind.goal_tower()
         self.latent_size = kind.latent_size
         self.fingerprint = _fingerprint(kind)
 

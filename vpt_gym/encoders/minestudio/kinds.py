@@ -16,6 +16,7 @@ from vpt_gym.config import FRAME_SIZE
 from vpt_gym.encoders.minestudio.conditions import as_tensor, batched, ready
 from vpt_gym.encoders.minestudio.forward import latents_of, run
 from vpt_gym.encoders.minestudio.states import Tree
+from vpt_gym.encoders.protocol import GoalTower
 from vpt_gym.errors import ObservationError, VPTGymError
 
 __all__ = [
@@ -87,6 +88,10 @@ class Kind:
             ObservationError: it is not what the policy can read.
         """
         raise NotImplementedError
+
+    def goal_tower(self) -> GoalTower | None:
+        """What embeds texts, where the policy brings it."""
+        return None
 
     def initial_state(self, entries: Mapping[str, Any]) -> Tree:
         """The state of one row, [1, ...], at the start of an episode under this condition."""

@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import Any, ClassVar
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from vpt_gym.encoders.inputs import check_frames
 from vpt_gym.encoders.minestudio.conditions import as_tensor
-from vpt_gym.encoders.minestudio.forward import latents_of, run
+from vpt_gym.encoders.minestudio.forward import computing, latents_of, run
 from vpt_gym.encoders.minestudio.kinds import IMAGE, Kind, check_trunk, vpt_frame_size
-from vpt_gym.errors import VPTGymError
+from vpt_gym.encoders.protocol import GoalTower
+from vpt_gym.encoders.text import GOALS_KEPT
+from vpt_gym.errors import OptionError, VPTGymError, WeightsError
 
-__all__ = ["SteveKind", "guided_latents"]
+__all__ = ["MineCLIPTower", "SteveKind", "guided_latents"]
 
 _WAYS = ("text", "video", "mineclip_embeds")
 _LARGEST_SCALE = 1e4
@@ -71,6 +75,8 @@ class SteveKind(Kind):
                 )
             value = torch.from_numpy(np.array(frames)) if isinstance(frames, np.ndarray) else frames
             value = value.to(device)
+        else:
+            _tokens(self.policy, value)
         instruction = {way: value, "cond_scale": scale}
         # The prior draws from torch's own generators, which are the user's: they are put back.
         # Seeding reaches every GPU, so every GPU's generator is among them.
@@ -79,6 +85,10 @@ class SteveKind(Kind):
                 torch.manual_seed(seed)
             made = self.policy.prepare_condition(instruction, deterministic=seed is None)
         return {"mineclip_embeds": made["mineclip_embeds"].reshape(-1).float().clone(), "cond_scale": scale}
+
+    def goal_tower(self) -> GoalTower:
+        """MineCLIP's."""
+        return MineCLIPTower(self.policy)
 
     def fits(self, entries: Mapping[str, Any]) -> bool:
         """See `Kind`."""
@@ -142,6 +152,63 @@ class SteveKind(Kind):
                 )
             seed = int(seed)
         return float(scale), ways[0], value, seed
+
+
+class MineCLIPTower:
+    """MineCLIP's text tower: a text where it is compared with videos, before STEVE-1's prior makes a condition of it.
+
+    Args:
+        policy: a SteveOnePolicy.
+
+    Attributes:
+        goal_size: 512.
+    """
+
+    def __init__(self, policy: Any) -> None:
+        self._policy = policy
+        self.goal_size = int(policy.mineclip.clip_model.text_model.projection.shape[1])
+        self._embedded = lru_cache(maxsize=GOALS_KEPT)(self._embed)
+
+    def goal(self, text: str) -> npt.NDArray[np.float32]:
+        """float32 [512]; equal texts are embedded once.
+
+        Raises:
+            OptionError: the text is longer than MineCLIP reads.
+            WeightsError: its tokenizer cannot be had.
+        """
+        goal: npt.NDArray[np.float32] = self._embedded(text).copy()
+        return goal
+
+    @torch.no_grad()
+    def _embed(self, text: str) -> npt.NDArray[np.float32]:
+        device = self._policy.device
+        with computing(self._policy, device):
+            tokens_bl = _tokens(self._policy, text)
+            if tokens_bl[0, -1]:
+                raise OptionError(
+                    f"A goal must have fewer tokens than the {tokens_bl.shape[1]} that MineCLIP has places for, or it "
+                    f"would be cut off: say {text!r:.60} in fewer words."
+                )
+            embedding_bc = self._policy.mineclip.encode_text(tokens_bl.to(device))
+        vector: npt.NDArray[np.float32] = embedding_bc[0].cpu().numpy()
+        return vector
+
+
+def _tokens(policy: Any, text: str) -> Tensor:
+    """int64 [1, 77], zeros behind.
+
+    Raises:
+        WeightsError: the tokenizer is neither in the hub's cache nor can it be had.
+    """
+    try:
+        tokens_bl: Tensor = policy.mineclip.clip_model.tokenize_text([text])
+    except OSError as error:
+        raise WeightsError(
+            "MineCLIP reads texts with the tokenizer of openai/clip-vit-base-patch16, which cannot be had "
+            f"({str(error).splitlines()[0]:.200}); put it into the hub's cache: hf download openai/clip-vit-base-patch16 "
+            "--include '*.json' '*.txt'"
+        ) from error
+    return tokens_bl
 
 
 def guided_latents(latents_bgc: Tensor, rows: Sequence[Mapping[str, Any]]) -> Tensor:
