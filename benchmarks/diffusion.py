@@ -1,7 +1,8 @@
 """Actions by diffusion beside cloning with a Gaussian head, from the same demonstrations on latents.
 
     python benchmarks/diffusion.py two-way
-    vpt-gym train CarRacing-v3 --encoder random:tiny --algo ppo --steps 1000000 --run runs/car
+    PYTHONPATH=benchmarks vpt-gym train study_envs:vpt_gym_study/Racing-v0 --encoder random:mini --layer cnn \\
+      --steps 150000 --run runs/car
     python benchmarks/diffusion.py demonstrator --run runs/car --steps 30000
 
 `two-way` passes an obstacle left or right, at random in the data; what counts is how many passes are through. `demonstrator`

@@ -1,9 +1,10 @@
-"""Two environments for the study in docs/evidence.md, beside ViZDoom's: one that needs memory, and one far from first person.
+"""Two environments for the study in docs/evidence.md, beside ViZDoom's, and one with continuous actions.
 
     pip install crafter
     PYTHONPATH=benchmarks vpt-gym compare study_envs:vpt_gym_study/Recall-v0 study_envs:vpt_gym_study/Crafter-v0 ...
 
-`Recall` is ViZDoom with a cue that is gone when it counts. `Crafter` is Crafter, which speaks the old Gym's API.
+`Recall` is ViZDoom with a cue that is gone when it counts. `Crafter`, far from first person, is Crafter, which speaks the old
+Gym's API. `Racing` is Gymnasium's CarRacing, faster.
 """
 
 from __future__ import annotations
@@ -110,5 +111,50 @@ class Crafter(gym.Env[Any, Any]):
         return self._game.render()
 
 
+class Racing(gym.Env[Any, Any]):
+    """Gymnasium's CarRacing, where an action holds for four frames, and only the last is drawn: drawing is what takes time.
+
+    Otherwise as it is: 96 x 96 pixels, steering, gas and brake, and 1,000 frames, here 250 steps, at most.
+    """
+
+    HOLD = 4
+
+    metadata = {"render_modes": ["rgb_array"], "render_fps": 12}  # noqa: RUF012
+
+    def __init__(self, render_mode: str | None = None) -> None:
+        self.render_mode = render_mode
+        self._game: Any = gym.make("CarRacing-v3", continuous=True).unwrapped
+        self.observation_space, self.action_space = self._game.observation_space, self._game.action_space
+        self._draw, self._looked_at = self._game._render, True
+        self._game._render = lambda mode: self._draw(mode) if self._looked_at else self._game.state
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        """A new track."""
+        super().reset(seed=seed, options=options)
+        frame, info = self._game.reset(seed=int(self.np_random.integers(2**31)))
+        return frame, info
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        """Holds the action."""
+        total = 0.0
+        for left in reversed(range(self.HOLD)):
+            self._looked_at = left == 0
+            frame, reward, terminated, truncated, info = self._game.step(action)
+            total += float(reward)
+            if terminated or truncated:
+                break
+        self._looked_at = True
+        return frame if left == 0 else self._draw("state_pixels"), total, terminated, truncated, info
+
+    def render(self) -> Any:
+        """The track around the car."""
+        return self._draw("rgb_array")
+
+    def close(self) -> None:
+        """Ends the game."""
+        self._game.close()
+
+
 gym.register("vpt_gym_study/Recall-v0", Recall)
+gym.register("vpt_gym_study/Racing-v0", Racing, max_episode_steps=1000 // Racing.HOLD)
 gym.register("vpt_gym_study/Crafter-v0", Crafter)

@@ -7,6 +7,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import gymnasium as gym
 import numpy as np
 import pytest
 
@@ -48,3 +49,23 @@ def test_the_cue_of_recall_is_gone_when_it_counts(study: Any) -> None:
             assert terminated
             assert reward == (1.0 if right else -1.0)
     assert set(sides) == {0, 1}
+
+
+def test_racing_is_car_racing_with_actions_held(study: Any) -> None:
+    pytest.importorskip("Box2D")
+    car = gym.make("CarRacing-v3", continuous=True).unwrapped
+    with closing(gym.make("vpt_gym_study/Racing-v0")) as env, closing(car):
+        frame, _ = env.reset(seed=3)
+        seen, _ = car.reset(seed=int(np.random.Generator(np.random.PCG64(3)).integers(2**31)))
+        np.testing.assert_array_equal(frame, seen)
+        for action in np.random.default_rng(0).uniform((-0.2, 0, 0), (0.2, 0.5, 0.1), (20, 3)):
+            frame, reward, terminated, truncated, _ = env.step(action.astype(np.float32))
+            held = [car.step(action.astype(np.float32)) for _ in range(4)]
+            np.testing.assert_array_equal(frame, held[-1][0])
+            assert reward == pytest.approx(sum(each[1] for each in held))
+        assert not terminated
+        assert not truncated
+        for count in range(20, 250):
+            _, _, terminated, truncated, _ = env.step(np.float32([0, 0, 0.8]))
+            assert not terminated
+            assert truncated == (count == 249)
