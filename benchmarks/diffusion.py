@@ -2,11 +2,11 @@
 
     python benchmarks/diffusion.py two-way
     PYTHONPATH=benchmarks vpt-gym train study_envs:vpt_gym_study/Racing-v0 --encoder random:mini --layer cnn \\
-      --steps 150000 --run runs/car
-    python benchmarks/diffusion.py demonstrator --run runs/car --steps 30000
+      --precision bfloat16 --net-arch 64,64 --learning-rate 3e-4 --steps 200000 --run runs/car
+    PYTHONPATH=benchmarks python benchmarks/diffusion.py demonstrator --run runs/car --steps 30000
 
 `two-way` passes an obstacle left or right, at random in the data; what counts is how many passes are through. `demonstrator`
-plays a run, and compares returns.
+plays a run, and compares returns; a folder that was played into before, by --out, is not played into again.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from vpt_gym.offline import clone, train_diffusion
 from vpt_gym.offline.plan import CloningConfig, DiffusionConfig
 from vpt_gym.offline.recordings import ACTED
 from vpt_gym.offline.writing import PieceWriter, assemble
-from vpt_gym.running.files import write_json
+from vpt_gym.running.files import read_json, write_json
 from vpt_gym.training.algorithms import load_model, load_statistics
 from vpt_gym.training.config import TrainingConfig
 from vpt_gym.training.environments import latent_envs
@@ -123,7 +123,7 @@ def compare(data: Path, venv: Any, space: gym.Space[Any], asked: Any, size: int,
             "MlpPolicy", DummyVecEnv([lambda: _Spaces(size, space)]), seed=seed, policy_kwargs=kwargs, device="cpu"
         )
         clone(gaussian, data, CloningConfig(seed=seed))
-        policy = DiffusionPolicy(latent_box(size), space, horizon=asked.horizon, width=asked.width)
+        policy = DiffusionPolicy(latent_box(size), space, horizon=asked.horizon, replan=asked.replan, width=asked.width)
         train_diffusion(policy, data, DiffusionConfig(steps=asked.gradient_steps, seed=seed))
         for name, model in (("gaussian", gaussian), ("diffusion", policy)):
             venv.seed(1000 + seed)
@@ -145,33 +145,36 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--episodes", type=int, default=20, help="of every evaluation (default: %(default)s)")
     parser.add_argument("--gradient-steps", type=int, default=5000)
-    parser.add_argument("--horizon", type=int, default=8)
+    parser.add_argument("--horizon", type=int, default=8, help="actions of a chunk (default: %(default)s)")
+    parser.add_argument("--replan", type=int, help="of which so many are played (default: half of them)")
     parser.add_argument("--width", type=int, default=128)
     asked = parser.parse_args()
     if asked.what == "demonstrator" and asked.run is None:
         parser.error("demonstrator needs --run")
     out = shared.folder("diffusion", asked.out)
     found: dict[str, Any] = {}
-    with tempfile.TemporaryDirectory() as place:
-        data = Path(place, "latents")
-        if asked.what == "two-way":
-            episodes = two_ways()
+    if asked.what == "two-way":
+        with tempfile.TemporaryDirectory() as place:
+            data = Path(place, "latents")
             made = {"source": "none:", "fingerprint": "0" * 64, "kind": "none", "options": {}}
-            write(data, episodes, Obstacle.action_space, made)
+            write(data, two_ways(), Obstacle.action_space, made)
             compare(data, DummyVecEnv([Obstacle]), Obstacle.action_space, asked, 3, found)
-        else:
-            folder = RunFolder.open(asked.run)
-            training = TrainingConfig.from_dict(folder.read_config()["training"])
-            with (
-                closing(load_encoder(training.encoder, **training.encoder_options)) as encoder,
-                closing(latent_envs(training, encoder, 1)) as plain,
-            ):
+    else:
+        folder = RunFolder.open(asked.run)
+        training = TrainingConfig.from_dict(folder.read_config()["training"])
+        with (
+            closing(load_encoder(training.encoder, **training.encoder_options)) as encoder,
+            closing(latent_envs(training, encoder, 1)) as plain,
+        ):
+            data, played = out / "latents", out / "demonstrated.json"
+            if not played.exists():
                 plain.seed(0)
                 venv = load_statistics(training, folder, plain, trust=False)
                 episodes, returns = demonstrated(load_model(training, folder.model, venv, encoder), venv, asked.steps)
-                found["demonstrator"] = returns
                 write(data, episodes, plain.action_space, encoder.describe())
-                compare(data, plain, plain.action_space, asked, encoder.latent_size, found)
+                write_json(played, {"returns": returns})
+            found["demonstrator"] = read_json(played, "delete it, and the run is played again")["returns"]
+            compare(data, plain, plain.action_space, asked, encoder.latent_size, found)
     print(json.dumps({name: round(float(np.mean(values)), 3) for name, values in found.items()}))
     write_json(out / "diffusion.json", {**shared.facts(torch.device("cpu"), asked), "found": found})
 
