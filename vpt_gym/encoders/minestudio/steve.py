@@ -206,7 +206,7 @@ def _tokens(policy: Any, text: str) -> Tensor:
         raise WeightsError(
             "MineCLIP reads texts with the tokenizer of openai/clip-vit-base-patch16, which cannot be had "
             f"({str(error).splitlines()[0]:.200}); put it into the hub's cache: hf download openai/clip-vit-base-patch16 "
-            "--include '*.json' '*.txt'"
+            "--include '*.json'"
         ) from error
     return tokens_bl
 
