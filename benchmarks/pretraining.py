@@ -4,7 +4,8 @@
     python benchmarks/pretraining.py --cases random:1x=lora:8 --rows 2 --length 8
 
 Every case runs in a process of its own: first the steps of the network alone, on batches that lie in memory (forward, backward,
-AdamW), then `vpt_gym.offline.pretrain` whole: reading and decoding, Lightning, logs. The share is the second over the first.
+AdamW), then `vpt_gym.offline.pretrain` whole: reading and decoding, Lightning, logs. The pace kept is the second over the
+first. The time in the network is what of a step of that training goes into forward, backward and AdamW, the median step.
 Memory is the peak of the process over both. Recordings are random play in ViZDoom's Basic, made anew at the size that the
 network reads.
 """
@@ -17,6 +18,8 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
 from statistics import median
@@ -31,7 +34,7 @@ from vizdoom import gymnasium_wrapper  # noqa: F401  registers the scenarios
 from vpt_gym.encoders.loading import load_network
 from vpt_gym.offline.pretraining.config import PretrainingConfig
 from vpt_gym.offline.pretraining.heads import parts_of
-from vpt_gym.offline.pretraining.module import lightning_module
+from vpt_gym.offline.pretraining.module import Pretraining, lightning_module
 from vpt_gym.offline.pretraining.objectives import make_objectives
 from vpt_gym.offline.pretraining.parts import choose_parts
 from vpt_gym.offline.pretraining.pieces import Loader, Pieces
@@ -60,6 +63,23 @@ class Clock:
         """Frames a second, by the median step."""
         times = self.times[WARM:]
         return frames / median(later - earlier for earlier, later in pairwise(times))
+
+
+@contextmanager
+def timed_steps() -> Iterator[list[float]]:
+    """Inside, how long each step of a training is in forward, backward and the optimiser."""
+    seconds: list[float] = []
+
+    def optimizer_step(self: Any, *arguments: Any, **options: Any) -> None:
+        began = time.perf_counter()
+        super(Pretraining, self).optimizer_step(*arguments, **options)
+        seconds.append(time.perf_counter() - began)
+
+    Pretraining.optimizer_step = optimizer_step  # type: ignore[attr-defined]
+    try:
+        yield seconds
+    finally:
+        del Pretraining.optimizer_step  # type: ignore[attr-defined]
 
 
 def play(source: str, folder: Path, frames: int) -> Path:
@@ -131,12 +151,14 @@ def case(name: str, arguments: Any) -> dict[str, float]:
             device="cpu",
         )
         own, clock = alone(config), Clock()
-        pretrain(config, {"clock": clock})
+        with timed_steps() as seconds:
+            pretrain(config, {"clock": clock})
         whole = clock.pace(frames)
     return {
         "frames/s": whole,
         "the network alone, frames/s": own,
-        "share of the network": whole / own,
+        "pace kept": whole / own,
+        "time in the network": median(seconds[WARM:]) * whole / frames,
         "peak of memory, GB": peak() / 2**20,
     }
 
