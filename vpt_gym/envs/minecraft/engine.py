@@ -161,13 +161,22 @@ class Engine:
         self._messenger.instances = []
         if instance is None or instance.owner != os.getpid():
             return
+        import psutil  # MineStudio's
+
         if instance.client_socket is not None:
             instance.client_socket.close()
+        process, launched = instance.minecraft_process, []
+        if process is not None:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                launched = process.children(recursive=True)
         instance.close()
-        process = instance.minecraft_process
         if process is not None:
             process.wait(timeout=60)
             process.stdout.close()
+        # The game is the launch script's child, not ours: who waits for the script has not waited for it.
+        deadline = time.monotonic() + 60
+        while any(_lives(each) for each in launched) and time.monotonic() < deadline:
+            time.sleep(0.01)
 
     def _has_ended(self) -> bool:
         """Whether the process is gone, or goes within half a second: a connection breaks before its process has ended."""
@@ -193,6 +202,16 @@ class Engine:
             # Such as a KeyboardInterrupt: an unread answer would be taken for that to the next message.
             self.stop()
             raise
+
+
+def _lives(process: Any) -> bool:
+    """Whether a process is there and not dead: in a container there may be nobody who takes in what it has left."""
+    import psutil
+
+    try:
+        return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return False
 
 
 def _first_cause(error: BaseException, handled_already: BaseException | None) -> str:
