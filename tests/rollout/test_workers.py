@@ -2,8 +2,12 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import pickle
 import signal
+import struct
+import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +15,11 @@ import gymnasium as gym
 import numpy as np
 import pytest
 
+from tests.rollout.faulty_env import FaultyEnv
 from tests.training.pixel_env import LightEnv
 from vpt_gym.errors import EnvironmentFailedError, NonFiniteLatent, ObservationError
 from vpt_gym.rollout.make import make_latent_vec_env
+from vpt_gym.rollout.messages import Channel
 from vpt_gym.rollout.workers import WorkerVecEnv
 
 
@@ -33,6 +39,24 @@ class Telling(gym.Wrapper):  # type: ignore[type-arg]
         if hasattr(self, "closing"):
             self.closing.touch()
         super().close()
+
+
+class Choking(FaultyEnv):
+    """Its worker sends half of the answer to a step, where the action is 1, and then nothing more."""
+
+    def step(self, action: Any) -> Any:
+        if action:
+            Channel.send = _half  # type: ignore[method-assign]
+        return super().step(0)
+
+    def take(self, given: bytes) -> int:
+        return len(given)
+
+
+def _half(channel: Channel, message: Any) -> None:
+    pickled = pickle.dumps(message)
+    channel._end.sendall(struct.pack("!Q", len(pickled)) + pickled[: len(pickled) // 2])
+    time.sleep(1e6)
 
 
 @pytest.fixture
@@ -160,3 +184,25 @@ def test_sigterm_closes_the_env(venv: WorkerVecEnv, tmp_path: Path) -> None:
         process.join()
     assert [process.exitcode for process in venv.processes] == [143, 143]
     assert {path.name for path in tmp_path.iterdir()} == {"0", "1"}
+
+
+def test_a_worker_that_hangs_in_the_middle_of_its_answer_is_late() -> None:
+    venv = WorkerVecEnv([partial(Choking, number) for number in range(2)], deadline=1.0, backoff=0.01)
+    venv.reset()
+    began = time.monotonic()
+    infos = venv.step(np.array([1, 0]))[3]
+    assert "it hangs: no answer to 'step' within 1 s" in infos[0]["fault"]
+    assert "fault" not in infos[1]
+    assert time.monotonic() - began >= 1.0
+    venv.close()
+
+
+def test_a_worker_that_reads_nothing_is_begun_anew() -> None:
+    """Where what it is told is more than the system keeps for it."""
+    venv = WorkerVecEnv([Choking], deadline=1.0, backoff=0.01)
+    venv.reset()
+    os.kill(venv.processes[0].pid, signal.SIGSTOP)
+    assert venv.env_method("take", bytes(5_000_000)) == [5_000_000]
+    assert venv.faults == 1
+    assert "it has read nothing for 1 s" in venv.step(np.array([0]))[3][0]["fault"]
+    venv.close()

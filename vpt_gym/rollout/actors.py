@@ -130,15 +130,16 @@ class RayVecEnv(SupervisedVecEnv):
     def _start(self, row: int) -> Link:
         return _ActorLink(self._ray, self._actor.remote(self._makers[row], self._learner))
 
-    def _ready(self, links: Mapping[int, Link], seconds: float) -> Collection[int]:
-        if not links:
+    def _ready(self, rows: Collection[int], seconds: float) -> Collection[int]:
+        links = ((self._rows[row].link, row) for row in rows)
+        waiting: dict[Any, int] = {link.pending: row for link, row in links if isinstance(link, _ActorLink)}
+        if not waiting:
             time.sleep(seconds)
             return ()
-        rows: dict[Any, int] = {link.pending: row for row, link in links.items() if isinstance(link, _ActorLink)}
-        ready, left = self._ray.wait(list(rows), num_returns=1, timeout=seconds)
+        ready, left = self._ray.wait(list(waiting), num_returns=1, timeout=seconds)
         if ready and left:  # Ray gives no more than was asked for
             ready += self._ray.wait(left, num_returns=len(left), timeout=0)[0]
-        return [rows[reference] for reference in ready]
+        return [waiting[reference] for reference in ready]
 
     def _end(self, links: Sequence[_ActorLink]) -> None:
         if self._ray.is_initialized():

@@ -33,6 +33,7 @@ _SAME: Final = (
 )
 """Errors of a called method that are raised in the learner as what they are; others are a RuntimeError there."""
 
+LARGEST_REWARD: Final = float(np.finfo(np.float32).max)
 
 REPLAY_SECONDS: Final = 60.0
 """Longer episodes are not played again when a run is resumed."""
@@ -105,11 +106,10 @@ class EnvHost:
         self._actions.append(action)
         self._seconds += time.monotonic() - began
         self._seen = observation
-        with np.errstate(over="ignore"):
-            finite = np.isfinite(np.float32(reward))
-        if not finite:
+        reward = float(reward)
+        if not abs(reward) <= LARGEST_REWARD:  # so NaN is none either
             raise Faulty(f"the reward is not finite as a float32 ({reward})")
-        return observation, float(reward), bool(terminated), bool(truncated), info
+        return observation, reward, bool(terminated), bool(truncated), info
 
     def _history(self) -> dict[str, Any] | None:
         """What the running episode can be played again from, after which it goes on; None for none that could be."""
@@ -165,7 +165,9 @@ class EnvHost:
 
 def _check_observation(observation: Any, space: spaces.Space[Any], what: str) -> None:
     """Raises Faulty unless an observation has the entries, shapes and types that its space says, and is finite."""
-    if isinstance(space, spaces.Dict):
+    if isinstance(space, spaces.Box):
+        _check_array(np.asarray(observation), space, what)
+    elif isinstance(space, spaces.Dict):
         if not isinstance(observation, Mapping):
             raise Faulty(f"{what} is a {type(observation).__name__}, where the space is a Dict")
         missing = set(space.spaces) - set(observation)
@@ -178,8 +180,6 @@ def _check_observation(observation: Any, space: spaces.Space[Any], what: str) ->
             raise Faulty(f"{what} is no tuple of {len(space.spaces)} entries")
         for i, entry in enumerate(space.spaces):
             _check_observation(observation[i], entry, f"{what}[{i}]")
-    elif isinstance(space, spaces.Box):
-        _check_array(np.asarray(observation), space, what)
 
 
 def _check_array(array: npt.NDArray[Any], space: spaces.Box, what: str) -> None:

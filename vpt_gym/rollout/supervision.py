@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import time
 import warnings
 from abc import abstractmethod
@@ -40,8 +41,8 @@ class Link(Protocol):
     def ask(self, command: str, arguments: tuple[Any, ...]) -> None:
         """Sends a command, without waiting; raises Gone where nobody is there."""
 
-    def answer(self) -> Answer:
-        """The answer to the command, which is there; raises Gone where there is none and will be none."""
+    def answer(self) -> Answer | None:
+        """The answer to the command; None where it is not whole yet. Raises Gone where there will be none."""
 
     def kill(self) -> None:
         """Ends the worker and what it has started, at once, and gives back what it took here."""
@@ -113,6 +114,8 @@ class SupervisedVecEnv(VecEnv):
         self.deaths = [0] * len(makers)
         self._rows = [_Row() for _ in makers]
         self._busy: set[int] = set()
+        self._alarm = math.inf
+        """When a busy row is late, or to be made anew; a time before that does no harm."""
         self._spaces: tuple[spaces.Space[Any], spaces.Space[Any]] | None = None
         try:
             for row in range(len(makers)):
@@ -264,8 +267,8 @@ class SupervisedVecEnv(VecEnv):
         """A new worker for a row, which has been asked nothing yet."""
 
     @abstractmethod
-    def _ready(self, links: Mapping[int, Link], seconds: float) -> Collection[int]:
-        """Rows of those whose worker has answered or is gone, as soon as there is one; none after so many seconds."""
+    def _ready(self, rows: Collection[int], seconds: float) -> Collection[int]:
+        """Those rows whose worker has begun to answer or is gone, as soon as there is one; none after so many seconds."""
 
     @abstractmethod
     def _end(self, links: Sequence[Any]) -> None:
@@ -281,6 +284,7 @@ class SupervisedVecEnv(VecEnv):
         assert at.link is not None
         at.command, at.asked = command, time.monotonic()
         at.due = at.asked + (self.terms.deadline if command == "step" else self.terms.start_deadline)
+        self._alarm = min(self._alarm, at.due)
         self._busy.add(row)
         try:
             at.link.ask(command, arguments)
@@ -294,32 +298,28 @@ class SupervisedVecEnv(VecEnv):
     def _settle(self) -> Iterator[list[int]]:
         """Until no row is busy: takes answers, notices who is late, begins anew. Gives rows that have become idle."""
         while self._busy:
-            links: dict[int, Link] = {}
-            soonest = float("inf")
-            now = time.monotonic()
-            for row in list(self._busy):
-                at = self._rows[row]
-                if at.wake is not None and at.wake <= now:
-                    self._begin(row)
-                if at.wake is not None:
-                    soonest = min(soonest, at.wake)
-                elif at.link is not None:
-                    links[row] = at.link
-                    soonest = min(soonest, at.due)
-            seconds = max(0.0, min(soonest - now, 3600.0))
-            ready = self._ready(links, seconds)
+            ready = self._ready(self._busy, min(max(0.0, self._alarm - time.monotonic()), 3600.0))
             for row in ready:
                 self._take(row)
-            if len(ready) < len(links):
-                now = time.monotonic()
-                for row in links.keys() - set(ready):
-                    at = self._rows[row]
-                    if at.due <= now:
-                        limit = self.terms.deadline if at.command == "step" else self.terms.start_deadline
-                        self._fail(row, f"it hangs: no answer to {at.command!r} within {limit:g} s")
+            if self._alarm <= time.monotonic():
+                self._look()
             settled = [row for row in ready if row not in self._busy]
             if settled:
                 yield settled
+
+    def _look(self) -> None:
+        """Begins rows anew whose time it is, and fails those that are late."""
+        now = time.monotonic()
+        alarm = math.inf
+        for row in list(self._busy):
+            at = self._rows[row]
+            if at.wake is not None and at.wake <= now:
+                self._begin(row)
+            elif at.wake is None and at.due <= now:
+                limit = self.terms.deadline if at.command == "step" else self.terms.start_deadline
+                self._fail(row, f"it hangs: no answer to {at.command!r} within {limit:g} s")
+            alarm = min(alarm, at.due if at.wake is None else at.wake)
+        self._alarm = alarm
 
     def _take(self, row: int) -> None:
         """Reads a row's answer, and asks what follows from it."""
@@ -329,6 +329,8 @@ class SupervisedVecEnv(VecEnv):
             answer = at.link.answer()
         except Gone as gone:
             self._fail(row, str(gone))
+            return
+        if answer is None:
             return
         command = at.command
         if answer.kind == "fault":
@@ -406,6 +408,7 @@ class SupervisedVecEnv(VecEnv):
             *(row, when, cause, self.kind, wait, at.failures, limit),
         )
         at.wake = time.monotonic() + wait
+        self._alarm = min(self._alarm, at.wake)
         self._busy.add(row)
 
     def _tell(self, at: _Row) -> None:

@@ -9,12 +9,12 @@ import os
 import pickle
 import selectors
 import signal
+import socket
 import sys
 import threading
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from multiprocessing import forkserver, resource_tracker
-from multiprocessing.connection import Connection
 from types import FrameType
 from typing import Any, ClassVar, Final
 
@@ -22,6 +22,7 @@ import gymnasium as gym
 from stable_baselines3.common.vec_env.base_vec_env import CloudpickleWrapper
 
 from vpt_gym.rollout.host import Answer, EnvHost, stay_deaf
+from vpt_gym.rollout.messages import Channel
 from vpt_gym.rollout.supervision import Gone, Link, SupervisedVecEnv
 from vpt_gym.rollout.terms import Terms
 from vpt_gym.rollout.warden import guard
@@ -92,17 +93,17 @@ class WorkerVecEnv(SupervisedVecEnv):
 
     def _start(self, row: int) -> Link:
         with _sigint_ignored() if self._method == "spawn" else contextlib.nullcontext():
-            return _ProcessLink(row, self._context, self._method, self._makers[row], self._selector)
+            return _ProcessLink(
+                row, self._context, self._method, self._makers[row], self._selector, self.terms.deadline
+            )
 
-    def _ready(self, links: Mapping[int, Link], seconds: float) -> Collection[int]:
-        if not links:
-            time.sleep(seconds)
-            return ()
-        return [key.data for key, _ in self._selector.select(seconds) if key.data in links]
+    def _ready(self, rows: Collection[int], seconds: float) -> Collection[int]:
+        return [key.data for key, _ in self._selector.select(seconds) if key.data in rows]
 
     def _end(self, links: Sequence[_ProcessLink]) -> None:
         for link in links:
-            # A dead worker's pipe is broken, and there is nobody left to ask.
+            link.channel.patience = CLOSE_SECONDS
+            # A dead worker's connection is broken, and there is nobody left to ask.
             with contextlib.suppress(Gone):
                 link.ask("close", ())
         deadline = time.monotonic() + CLOSE_SECONDS
@@ -124,34 +125,43 @@ class _ProcessLink:
     """One worker process, as the learner sees it."""
 
     def __init__(
-        self, row: int, context: Any, method: str, maker: CloudpickleWrapper, selector: selectors.BaseSelector
+        self,
+        row: int,
+        context: Any,
+        method: str,
+        maker: CloudpickleWrapper,
+        selector: selectors.BaseSelector,
+        patience: float,
     ) -> None:
         self._selector = selector
-        self._remote, work_remote = context.Pipe()
-        inherited = self._remote if method == "fork" else None
-        self.process = context.Process(target=_work, args=(work_remote, inherited, maker, os.getpid()), daemon=True)
+        self._end, work_end = socket.socketpair()
+        self.channel = Channel(self._end, patience)
+        inherited = self._end if method == "fork" else None
+        self.process = context.Process(target=_work, args=(work_end, inherited, maker, os.getpid()), daemon=True)
         self.process.start()
-        work_remote.close()
-        selector.register(self._remote, selectors.EVENT_READ, row)
+        work_end.close()
+        selector.register(self._end, selectors.EVENT_READ, row)
 
     def ask(self, command: str, arguments: tuple[Any, ...]) -> None:
         try:
-            _send(self._remote, (command, arguments))
+            self.channel.send((command, arguments))
+        except TimeoutError as error:
+            raise Gone(f"it hangs: it has read nothing for {self.channel.patience:g} s") from error
         except OSError as error:
-            raise Gone(self._end()) from error
+            raise Gone(self._ended()) from error
 
-    def answer(self) -> Answer:
+    def answer(self) -> Answer | None:
         try:
-            answer: Answer = pickle.loads(self._remote.recv_bytes())
+            answer: Answer | None = self.channel.receive()
         except (EOFError, OSError) as error:
-            raise Gone(self._end()) from error
+            raise Gone(self._ended()) from error
         return answer
 
     def kill(self) -> None:
-        if self._remote.closed:
+        if self._end.fileno() == -1:
             return
-        self._selector.unregister(self._remote)
-        self._remote.close()
+        self._selector.unregister(self._end)
+        self._end.close()
         if self.process.is_alive():
             # A worker that has not come to lead a group yet has started nothing either.
             with contextlib.suppress(ProcessLookupError, AttributeError):
@@ -160,7 +170,7 @@ class _ProcessLink:
         # What a worker that is gone has left behind is its warden's.
         self.process.join()
 
-    def _end(self) -> str:
+    def _ended(self) -> str:
         self.process.join(timeout=1.0)
         code = self.process.exitcode
         if code is None:
@@ -170,19 +180,20 @@ class _ProcessLink:
         return f"its process ended by itself (exit code {code})"
 
 
-def _work(remote: Connection, inherited: Connection | None, maker: CloudpickleWrapper, learner: int) -> None:
+def _work(end: socket.socket, inherited: socket.socket | None, maker: CloudpickleWrapper, learner: int) -> None:
     """What a worker process does: it answers until nobody asks any more."""
     stay_deaf()
     if inherited is not None:
         inherited.close()
     guard(learner)
+    channel = Channel(end)
     host = EnvHost(maker.var)
     # Whatever ends the process, a game engine in a process of its own must not live on.
     close_once = multiprocessing.util.Finalize(None, host.close, exitpriority=0)
     signal.signal(signal.SIGTERM, _leave)
     while True:
         try:
-            command, arguments = pickle.loads(remote.recv_bytes())
+            command, arguments = channel.receive()
         except (EOFError, OSError):
             break
         answer = host.ask(command, arguments)
@@ -190,21 +201,16 @@ def _work(remote: Connection, inherited: Connection | None, maker: CloudpickleWr
             # ViZDoom starts its engine in the first reset, and installs a C++ handler over Python's.
             signal.signal(signal.SIGTERM, _leave)
         try:
-            _send(remote, answer)
+            channel.send(answer)
         except OSError:
             break
         except UNPICKLABLE as error:
             what = f"its answer to {command!r} cannot be sent ({type(error).__name__}: {error})"
             broken = command in ("step", "reset")
-            _send(remote, Answer("fault", what) if broken else Answer("error", RuntimeError(what)))
+            channel.send(Answer("fault", what) if broken else Answer("error", RuntimeError(what)))
         if command == "close":
             break
     close_once()
-
-
-def _send(remote: Connection, value: Any) -> None:
-    """`remote.send` of the standard library, whose pickling takes twice as long over a frame."""
-    remote.send_bytes(pickle.dumps(value, pickle.HIGHEST_PROTOCOL))
 
 
 def _leave(number: int, frame: FrameType | None) -> None:
