@@ -48,19 +48,27 @@ PUBLISHED = (
 class Game(gym.Env[Any, Any]):
     """A grey picture that counts steps; a fault now and then, where `rate` says so; a child process, as a game would have.
 
-    Pixels are the step's number, at most 200; noise of a wrong encoder's would not be.
+    Pixels are the step's number, at most 200; noise of a wrong encoder's would not be. Faults are written down before they
+    happen, in `diary`.
     """
 
     metadata = {"render_modes": []}  # noqa: RUF012
     render_mode = None
 
     def __init__(
-        self, number: int = 0, seconds: float = 0.0, rate: float = 0.0, engine: bool = False, side: int = 128
+        self,
+        number: int = 0,
+        seconds: float = 0.0,
+        rate: float = 0.0,
+        engine: bool = False,
+        side: int = 128,
+        diary: Path | None = None,
     ) -> None:
         self.observation_space = gym.spaces.Box(0, 255, (side, side, 3), np.uint8)
         self.action_space = gym.spaces.Discrete(2)
         self.number, self.seconds, self.rate = number, seconds, rate
         self.chance = random.Random(f"{number} {os.getpid()} {time.time()}")
+        self.diary = diary
         self.engine = subprocess.Popen(["sleep", "100000"]) if engine else None
         self.steps = 0
 
@@ -74,6 +82,9 @@ class Game(gym.Env[Any, Any]):
         time.sleep(self.seconds)
         self.steps += 1
         fault = self.chance.choice(FAULTS) if self.chance.random() < self.rate else ""
+        if fault and self.diary is not None:
+            with self.diary.open("a", encoding="utf-8") as file:
+                file.write(f"{fault}\n")
         self.fail(fault)
         frame = self._frame()[:3] if fault == "shape" else self._frame()
         info = {"error": "the server said no"} if fault == "error" else {}
@@ -147,27 +158,33 @@ class Counts(gym.ObservationWrapper[Any, Any, Any]):
 
     def observation(self, observation: Any) -> Any:
         """One number."""
+        if observation.shape != self.env.observation_space.shape:
+            return observation
         return np.array([observation[0, 0, 0] if np.ptp(observation) == 0 else -1.0], np.float32)
 
 
 def faults(options: argparse.Namespace) -> None:
     """Injected faults in a PPO run."""
     count, steps = 8, options.steps
-    makers = [partial(_counted, number, rate=options.faults / steps) for number in range(count)]
     began = time.monotonic()
-    with closing(FLEETS[options.fleet](makers, deadline=options.deadline, max_failures=10, backoff=0.05)) as venv:
-        watching = Watching()
-        PPO("MlpPolicy", venv, n_steps=64, batch_size=128, n_epochs=1, device="cpu").learn(steps, callback=watching)
-        recovered = sum(watching.faults.values())
-        print(f"faults injected and recovered: {recovered} of {venv.faults}; training of {steps:,} steps finished")
-        print(f"steps lost by healthy environments, and frames that were no environment's: {watching.lost}")
-        for word, number in sorted(watching.faults.items()):
-            print(f"  {number:4d}  {word}")
+    with tempfile.TemporaryDirectory() as folder:
+        diary = Path(folder) / "injected"
+        makers = [partial(_counted, number, rate=options.faults / steps, diary=diary) for number in range(count)]
+        with closing(FLEETS[options.fleet](makers, deadline=options.deadline, max_failures=10, backoff=0.05)) as venv:
+            watching = Watching()
+            PPO("MlpPolicy", venv, n_steps=64, batch_size=128, n_epochs=1, device="cpu").learn(steps, callback=watching)
+        injected = diary.read_text(encoding="utf-8").split()
+    print(
+        f"training of {steps:,} steps finished; faults injected {len(injected)}, recovered {sum(watching.faults.values())}"
+    )
+    print(f"steps lost by healthy environments, and frames that were no environment's: {watching.lost}")
+    print("injected: ", ", ".join(f"{injected.count(fault)} {fault}" for fault in FAULTS))
+    print("recovered:", ", ".join(f"{number} {word}" for word, number in sorted(watching.faults.items())))
     print(f"{time.monotonic() - began:.0f} s")
 
 
-def _counted(number: int, rate: float) -> gym.Env[Any, Any]:
-    return Counts(Game(number, rate=rate, side=16))
+def _counted(number: int, rate: float, diary: Path) -> gym.Env[Any, Any]:
+    return Counts(Game(number, rate=rate, side=16, diary=diary))
 
 
 def hangs(options: argparse.Namespace) -> None:

