@@ -17,8 +17,8 @@ class Channel:
     """One end of a connection.
 
     A `Connection` of the standard library, once a message has begun, waits for the whole of it, however long the other side
-    takes: a worker that hangs in the middle of its answer would hang the learner too. It also takes two calls of the system
-    and one copy more for every frame.
+    takes: a worker that hangs in the middle of its answer would hang the learner too. It also writes and reads twice for every
+    frame.
 
     Args:
         end: of a pair of sockets.

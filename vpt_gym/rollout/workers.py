@@ -98,7 +98,13 @@ class WorkerVecEnv(SupervisedVecEnv):
             )
 
     def _ready(self, rows: Collection[int], seconds: float) -> Collection[int]:
-        return [key.data for key, _ in self._selector.select(seconds) if key.data in rows]
+        ready = []
+        for key, _ in self._selector.select(seconds):
+            if key.data in rows:
+                ready.append(key.data)
+            else:  # gone, with nothing to answer: whoever asks next is told, and until then it would wake this loop for ever
+                self._selector.unregister(key.fileobj)
+        return ready
 
     def _end(self, links: Sequence[_ProcessLink]) -> None:
         for link in links:
@@ -160,7 +166,8 @@ class _ProcessLink:
     def kill(self) -> None:
         if self._end.fileno() == -1:
             return
-        self._selector.unregister(self._end)
+        if self._end in self._selector.get_map():
+            self._selector.unregister(self._end)
         self._end.close()
         if self.process.is_alive():
             # A worker that has not come to lead a group yet has started nothing either.
