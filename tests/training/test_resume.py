@@ -228,10 +228,13 @@ def test_a_killed_run_goes_on_from_a_whole_checkpoint(tmp_path: Path) -> None:
         process.send_signal(signal.SIGKILL)
         process.wait()
     steps = newest(run / "checkpoints")[1]["steps"]
+    measured = json.loads((run / "config.json").read_text())["random_policy"]
     result = resume_run(run, steps=steps + 64)
     assert result.steps == steps + 64
     assert not result.interrupted
     written = json.loads((run / "config.json").read_text())
+    assert written["random_policy"] == measured
+    assert result.baseline is not None
     assert (written["status"], written["steps"]) == ("finished", steps + 64)
     lines = (run / "progress.csv").read_text().splitlines()
     at = lines[0].split(",").index("time/total_timesteps")

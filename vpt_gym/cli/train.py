@@ -114,12 +114,12 @@ def _print_result(result: TrainingResult) -> None:
         )
         return
     assert result.evaluation is not None
-    assert result.baseline is not None
     pace = result.steps / result.training_seconds if result.training_seconds else 0.0
     times = f"{duration(result.total_seconds)} in all; training {duration(result.training_seconds)}"
     made = [path.name + "/" * path.is_dir() for path in sorted(result.folder.iterdir())]
     say(f"  evaluation   {score_words(result.evaluation)}, actions sampled as in training")
-    say(f"  random       {score_words(result.baseline)}, same environments")
+    if result.baseline is not None:  # an older vpt_gym could be killed before it had noted it
+        say(f"  random       {score_words(result.baseline)}, same environments")
     say(f"  time         {times}, {result.steps:,} steps at {pace:.0f} frames/s")
     say(f"  saved        {', '.join(made)}")
     if result.video is None:

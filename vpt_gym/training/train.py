@@ -288,6 +288,8 @@ class _Run:
         """The random policy's score on the same environments."""
         policy = RandomPolicy(self.frames, self.seeds.actions)
         self.baseline, _ = play(policy, self.frames, self.config.eval_episodes, **self.playing)
+        # Whoever goes on after a power cut does not measure it again.
+        self.folder.write_config(self.record("running"))
         self.reporter.baseline(self.baseline)
         self.workers.seed_each(seeds_of(self.config.seed, Purpose.TRAINING, self.config.n_envs).envs)
 
