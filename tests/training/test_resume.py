@@ -229,7 +229,9 @@ def test_a_killed_run_goes_on_from_a_whole_checkpoint(tmp_path: Path) -> None:
         process.wait()
     steps = newest(run / "checkpoints")[1]["steps"]
     measured = json.loads((run / "config.json").read_text())["random_policy"]
+    began = time.monotonic()
     result = resume_run(run, steps=steps + 64)
+    assert result.total_seconds > time.monotonic() - began  # what was killed counts
     assert result.steps == steps + 64
     assert not result.interrupted
     written = json.loads((run / "config.json").read_text())

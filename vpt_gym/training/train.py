@@ -226,13 +226,18 @@ class _Run:
             self.workers.seed_each(seeds.envs)
         self.callback.episodes = [Episode(int(s), float(r), int(n)) for s, r, n in extra["episodes"]]
         self.earlier_seconds = extra["seconds"]
+        self.began -= extra.get("total", self.earlier_seconds)
         random = resumed.recorded.get("random_policy")
         self.baseline = Score.of(random["returns"]) if random else None
 
     def extra(self) -> dict[str, Any]:
         """What a checkpoint holds of the run beside the model."""
         episodes = [tuple(episode) for episode in self.callback.episodes]
-        return {"episodes": np.array(episodes, np.float64).reshape(-1, 3), "seconds": self.training_seconds}
+        return {
+            "episodes": np.array(episodes, np.float64).reshape(-1, 3),
+            "seconds": self.training_seconds,
+            "total": time.monotonic() - self.began,
+        }
 
     @property
     def training_seconds(self) -> float:
