@@ -208,25 +208,26 @@ def test_a_worker_that_reads_nothing_is_begun_anew() -> None:
     venv.close()
 
 
-def test_a_worker_that_dies_unasked_keeps_nobody_awake(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_worker_that_dies_unasked_keeps_nobody_awake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """While another makes its step; the step that it had made counts."""
-    venv = WorkerVecEnv([partial(FaultyEnv, number) for number in range(2)], backoff=0.01)
+    awaited = tmp_path / "awaited"
+    venv = WorkerVecEnv([FaultyEnv, partial(FaultyEnv, awaited=awaited)], backoff=0.01)
     venv.reset()
-    venv.set_attr("slow", 0.5, indices=[1])
-    looks = []
+    looks: list[Any] = []
     ready = venv._ready
 
     def counted(*given: Any) -> Any:
         looks.append(ready(*given))
         if looks == [[0]]:
             os.kill(venv.processes[0].pid, signal.SIGKILL)
+        elif looks == [[0], []]:  # its end has been seen
+            awaited.touch()
         return looks[-1]
 
     monkeypatch.setattr(venv, "_ready", counted)
     _, rewards, _, infos = venv.step(np.array([0, 0]))
     assert (rewards.tolist(), "fault" in infos[0]) == ([1.0, 1.0], False)
     assert looks == [[0], [], [1]]
-    venv.set_attr("slow", 0.0, indices=[1])
     dones, infos = venv.step(np.array([0, 0]))[2:]
     assert "SIGKILL" in infos[0]["fault"]
     assert dones.tolist() == [True, False]
